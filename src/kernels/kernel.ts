@@ -66,7 +66,9 @@ export function callKernel<S extends ArgumentSpec>(
       return floatBits.getInt32(0, true);
     }
     if (!Number.isInteger(value) || value < -(2 ** 31) || value >= 2 ** 32) {
-      throw new RangeError(`Cannot call ${kernel.key}: argument ${name} is ${value}, wanted a 32-bit integer`);
+      throw new RangeError(
+        `Cannot call ${kernel.key}: argument ${name} is ${value}, wanted a 32-bit integer`,
+      );
     }
     return value | 0;
   });

@@ -1,0 +1,29 @@
+/**
+ * A machine runs kernels: it assembles them into an image once, and every worker links the image against the arena.
+ *
+ * The image crosses worker boundaries by structured clone, so it holds no functions.
+ * @module
+ */
+import type { Kernel } from "../kernels/kernel.ts";
+
+/** Assembled kernels, in the order of `keys`. */
+export interface CodeImage {
+  readonly kind: "wasm";
+  readonly keys: readonly string[];
+  readonly module: WebAssembly.Module;
+}
+
+/** A kernel ready to be called with the byte offset of its argument words in the arena. */
+export type LinkedKernel = (argumentsAddress: number) => void;
+
+/** An instruction set this host can execute. */
+export interface Machine {
+  /** Instruction set in the words of reports, for example `wasm-relaxed-simd`. */
+  readonly isa: string;
+  /** f32 lanes of its vectors. */
+  readonly lanes: number;
+  /** Vector registers a kernel may hold. */
+  readonly vectorRegisters: number;
+  /** Emits all kernels into one image. Throws when a kernel breaks a rule of the vector machine. */
+  assemble(kernels: readonly Kernel[]): CodeImage;
+}
