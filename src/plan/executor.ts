@@ -1,0 +1,89 @@
+/**
+ * What runs programs: the worker pool in production, the calling thread in tests.
+ * @module
+ */
+import type { Kernel } from "../kernels/kernel.ts";
+import type { LinkedKernel, Machine } from "../machines/machine.ts";
+import { linkImage } from "../machines/mod.ts";
+import type { Plan } from "./plan.ts";
+import { type Program, programBytes, writeProgram } from "./program.ts";
+import type { Arena } from "./arena.ts";
+
+/** Runs programs on an arena. One run at a time; `run` rejects with the reason when a worker fails. */
+export interface Executor {
+  readonly machine: Machine;
+  readonly workers: number;
+  readonly arena: Arena;
+  /** Makes the kernels callable; gives their numbers by key. Kernels known already cost nothing. */
+  link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>>;
+  /** Runs every phase on every worker and resolves when the last is done. */
+  run(program: Program): Promise<void>;
+  /** Stops the workers. */
+  dispose(): Promise<void>;
+}
+
+/** Links a plan's kernels and writes its program into freshly allocated arena memory. */
+export async function prepare(executor: Executor, plan: Plan): Promise<Program> {
+  const numbers = await executor.link(plan.kernels);
+  const address = executor.arena.allocate(programBytes(plan), "program");
+  return writeProgram(plan, executor.arena.memory, address, (key) => numbers.get(key)!);
+}
+
+/** Numbers kernels in the order they are first asked for. */
+export class KernelTable {
+  readonly #numbers = new Map<string, number>();
+
+  /** Numbers by key. */
+  get numbers(): ReadonlyMap<string, number> {
+    return this.#numbers;
+  }
+
+  /** The kernels that have no number yet, each once; they get the next numbers, in order. */
+  admit(kernels: readonly Kernel[]): Kernel[] {
+    const fresh: Kernel[] = [];
+    for (const kernel of kernels) {
+      if (this.#numbers.has(kernel.key)) continue;
+      this.#numbers.set(kernel.key, this.#numbers.size);
+      fresh.push(kernel);
+    }
+    return fresh;
+  }
+}
+
+/** Replays one worker's part of one phase; gives the position after it. Shared by the workers and the executor below. */
+export function runPhase(words: Int32Array, position: number, kernels: readonly LinkedKernel[]): number {
+  const end = position + 1 + 2 * words[position];
+  for (let call = position + 1; call < end; call += 2) kernels[words[call]](words[call + 1]);
+  return end;
+}
+
+/** Runs all workers' calls one after another on the calling thread: for tests and tools. */
+export class InlineExecutor implements Executor {
+  readonly #table = new KernelTable();
+  readonly #linked: LinkedKernel[] = [];
+
+  constructor(readonly machine: Machine, readonly workers: number, readonly arena: Arena) {}
+
+  link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>> {
+    const fresh = this.#table.admit(kernels);
+    if (fresh.length > 0) {
+      this.#linked.push(...linkImage(this.machine.assemble(fresh), this.arena.memory));
+    }
+    return Promise.resolve(this.#table.numbers);
+  }
+
+  run(program: Program): Promise<void> {
+    const words = new Int32Array(this.arena.memory.buffer);
+    const positions = program.entries.map((entry) => entry / 4 + 1);
+    for (let phase = 0; phase < program.phaseNames.length; phase++) {
+      for (let worker = 0; worker < this.workers; worker++) {
+        positions[worker] = runPhase(words, positions[worker], this.#linked);
+      }
+    }
+    return Promise.resolve();
+  }
+
+  dispose(): Promise<void> {
+    return Promise.resolve();
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * A worker: links kernels when told to, and otherwise replays programs in lockstep with the others.
+ * @module
+ */
+import * as comlink from "comlink";
+import type { CodeImage, LinkedKernel } from "../src/machines/machine.ts";
+import { linkImage } from "../src/machines/mod.ts";
+import { runPhase } from "../src/plan/executor.ts";
+import { passBarrier, waitForChange } from "./barrier.ts";
+import { Command, Control, type WorkerControl, type WorkerSetup } from "./protocol.ts";
+
+class PoolWorker implements WorkerControl {
+  #setup!: WorkerSetup;
+  #control!: Int32Array;
+  #epoch = 0;
+  readonly #kernels: LinkedKernel[] = [];
+
+  setUp(setup: WorkerSetup): void {
+    this.#setup = setup;
+    this.#control = new Int32Array(setup.control);
+  }
+
+  link(image: CodeImage): void {
+    this.#kernels.push(...linkImage(image, this.#setup.memory));
+  }
+
+  serve(): boolean {
+    const control = this.#control;
+    while (true) {
+      waitForChange(control, Control.epoch, this.#epoch);
+      if (Atomics.load(control, Control.aborted) !== 0) return false;
+      this.#epoch = Atomics.load(control, Control.epoch);
+      if (Atomics.load(control, Control.command) === Command.recall) return true;
+      try {
+        if (!this.#runProgram()) return false;
+      } catch (error) {
+        Atomics.store(control, Control.aborted, 1 + this.#setup.index);
+        Atomics.notify(control, Control.generation);
+        Atomics.notify(control, Control.epoch);
+        throw error;
+      }
+    }
+  }
+
+  /** Replays the current program; false when another worker failed. */
+  #runProgram(): boolean {
+    const { index, workers, memory } = this.#setup;
+    const words = new Int32Array(memory.buffer);
+    let position = Atomics.load(this.#control, Control.entries + index) / 4;
+    const phases = words[position++];
+    for (let phase = 0; phase < phases; phase++) {
+      position = runPhase(words, position, this.#kernels);
+      if (!passBarrier(this.#control, workers)) return false;
+    }
+    if (index === 0) {
+      Atomics.add(this.#control, Control.finished, 1);
+      Atomics.notify(this.#control, Control.finished);
+    }
+    return true;
+  }
+}
+
+comlink.expose(new PoolWorker());
