@@ -149,7 +149,10 @@ export async function writeFolderAtomic(
  * Refuses a folder that must not be written to. Commands call it before hours of work, not only after.
  * @throws InputError when `folder` holds a model and `overwrite` is not set, or is not a folder.
  */
-export async function checkOutputFolder(folder: string, options: { overwrite?: boolean } = {}): Promise<void> {
+export async function checkOutputFolder(
+  folder: string,
+  options: { overwrite?: boolean } = {},
+): Promise<void> {
   const kind = await pathKind(folder);
   if (kind === "file") throw new InputError(`Cannot write to ${folder}: it is a file, wanted a folder`);
   if (kind === undefined || options.overwrite) return;
