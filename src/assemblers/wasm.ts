@@ -37,9 +37,25 @@ export interface WasmOptions {
   readonly memory: MemoryLimits;
 }
 
-/** Assembles kernels into one module: each becomes the exported function `key(argumentsAddress: i32)`. */
+/**
+ * Assembles kernels into one module. Each key becomes one exported function `key(argumentsAddress: i32)`, in order of
+ * appearance; kernels that share a key must be the same code.
+ */
 export function assembleWasm(kernels: readonly Kernel[], options: WasmOptions): Uint8Array<ArrayBuffer> {
-  return encodeModule(kernels.map((kernel) => assembleKernel(kernel, options.relaxed)), options.memory);
+  const functions = new Map<string, WasmFunction>();
+  for (const kernel of new Set(kernels)) {
+    const wasmFunction = assembleKernel(kernel, options.relaxed);
+    const known = functions.get(kernel.key);
+    if (known && !sameBytes(known.code, wasmFunction.code)) {
+      throw new TypeError(`Cannot assemble ${kernel.key}: two different kernels have this key`);
+    }
+    if (!known) functions.set(kernel.key, wasmFunction);
+  }
+  return encodeModule([...functions.values()], options.memory);
+}
+
+function sameBytes(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 
 /** The code of one kernel. Throws a TypeError that names the kernel when it breaks a rule of the vector machine. */
@@ -78,6 +94,7 @@ class WasmEmitter implements VectorMachine {
   readonly #code = new ByteWriter();
   readonly #locals: ValueTypeCode[] = [];
   readonly #live = new Set<Register>();
+  readonly #written = new Set<Register>();
   readonly #idle = { vector: [] as number[], integer: [] as number[] };
   readonly #held = { vector: 0, integer: 0 };
 
@@ -142,6 +159,7 @@ class WasmEmitter implements VectorMachine {
   free(...registers: Register[]): void {
     for (const register of registers) {
       if (!this.#live.delete(register)) this.#fail(`${register.kind} register freed twice`);
+      this.#written.delete(register);
       this.#held[register.kind]--;
       this.#idle[register.kind].push(register.index);
     }
@@ -166,12 +184,14 @@ class WasmEmitter implements VectorMachine {
   #get(...registers: Register[]): void {
     for (const register of registers) {
       this.#checkLive(register);
+      if (!this.#written.has(register)) this.#fail(`${register.kind} register read before it was written`);
       this.#code.byte(opcode.localGet).unsigned(register.index);
     }
   }
 
   #set(register: Register): void {
     this.#checkLive(register);
+    this.#written.add(register);
     this.#code.byte(opcode.localSet).unsigned(register.index);
   }
 
@@ -316,6 +336,7 @@ class WasmEmitter implements VectorMachine {
     step: Integer | number,
     body: () => void,
   ): void {
+    if (typeof step === "number" && step <= 0) this.#fail(`loop step ${step}, wanted more than 0`);
     this.#getOrConstant(from);
     this.#set(index);
     const isKnown = typeof from === "number" && typeof to === "number";

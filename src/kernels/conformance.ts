@@ -127,6 +127,7 @@ class ArenaLayout {
 // Making a memory costs the kernel a 4 GiB reservation and linking costs a compilation: both are kept between runs.
 let arena = createArenaMemory(1 << 20);
 const linked = new Map<string, Map<string, LinkedKernel>>();
+const kernelOfKey = new Map<string, Kernel>();
 
 function arenaOf(bytes: number): ArrayBufferLike {
   if (arena.buffer.byteLength < bytes) {
@@ -137,6 +138,13 @@ function arenaOf(bytes: number): ArrayBufferLike {
 }
 
 function link(machine: Machine, kernels: readonly Kernel[]): Map<string, LinkedKernel> {
+  for (const kernel of new Set(kernels)) {
+    const key = `${machine.isa} ${kernel.key}`;
+    const known = kernelOfKey.get(key) ?? kernel;
+    // A key that forgets one of the constants in the code: assembling both finds it.
+    if (known !== kernel) machine.assemble([known, kernel]);
+    kernelOfKey.set(key, known);
+  }
   const name = [machine.isa, ...new Set(kernels.map((kernel) => kernel.key))].join(" ");
   const known = linked.get(name);
   if (known) return known;

@@ -5,7 +5,7 @@
  * compiled module against the same shared memory.
  * @module
  */
-import { assembleKernel, wasmLanes, wasmVectorRegisters } from "../assemblers/wasm.ts";
+import { assembleWasm, wasmLanes, wasmVectorRegisters } from "../assemblers/wasm.ts";
 import {
   ByteWriter,
   encodeModule,
@@ -13,7 +13,7 @@ import {
   opcode,
   simd,
   valueType,
-  type WasmFunction,
+  type ValueTypeCode,
 } from "../assemblers/wasm_encoder.ts";
 import { InputError } from "../core/errors.ts";
 import type { Kernel } from "../kernels/kernel.ts";
@@ -35,19 +35,17 @@ export interface WasmFeatures {
 
 /** Asks the engine by validating tiny modules. */
 export function wasmFeatures(): WasmFeatures {
-  const accepts = (code: readonly number[]) => {
-    const probe: WasmFunction = { exportName: "probe", locals: [valueType.v128], code };
-    return WebAssembly.validate(encodeModule([probe], importLimits));
+  const accepts = (locals: readonly ValueTypeCode[], code: readonly number[]) =>
+    WebAssembly.validate(encodeModule([{ exportName: "probe", locals, code }], importLimits));
+  const vectorCode = (instruction: number, operands: number) => {
+    const code = new ByteWriter();
+    for (let operand = 0; operand < operands; operand++) code.byte(opcode.localGet, 1);
+    return code.byte(0xfd).unsigned(instruction).byte(opcode.localSet, 1).bytes;
   };
-  const local = [opcode.localGet, 1];
-  const store = [opcode.localSet, 1];
-  const vector = (instruction: number) => new ByteWriter().byte(0xfd).unsigned(instruction).bytes;
-  // A function that uses no vector still declares one as a local, so shared memory is probed without locals.
-  const shared: WasmFunction = { exportName: "probe", locals: [], code: [] };
   return {
-    simd: accepts([...local, ...local, ...vector(simd.f32x4Add), ...store]),
-    relaxedSimd: accepts([...local, ...local, ...local, ...vector(simd.f32x4RelaxedMadd), ...store]),
-    threads: WebAssembly.validate(encodeModule([shared], importLimits)),
+    simd: accepts([valueType.v128], vectorCode(simd.f32x4Add, 2)),
+    relaxedSimd: accepts([valueType.v128], vectorCode(simd.f32x4RelaxedMadd, 3)),
+    threads: accepts([], []),
   };
 }
 
@@ -57,33 +55,12 @@ export function wasmMachine({ relaxed }: { readonly relaxed: boolean }): Machine
     isa: relaxed ? "wasm-relaxed-simd" : "wasm-simd",
     lanes: wasmLanes,
     vectorRegisters: wasmVectorRegisters,
-    assemble(kernels: readonly Kernel[]): CodeImage {
-      const functions = distinctFunctions(kernels, relaxed);
-      return {
-        kind: "wasm",
-        keys: functions.map((wasmFunction) => wasmFunction.exportName),
-        module: new WebAssembly.Module(encodeModule(functions, importLimits)),
-      };
-    },
+    assemble: (kernels: readonly Kernel[]): CodeImage => ({
+      kind: "wasm",
+      keys: [...new Set(kernels.map((kernel) => kernel.key))],
+      module: new WebAssembly.Module(assembleWasm(kernels, { relaxed, memory: importLimits })),
+    }),
   };
-}
-
-/** One function per key, in order of appearance. Two kernels that share a key must be the same code. */
-function distinctFunctions(kernels: readonly Kernel[], relaxed: boolean): WasmFunction[] {
-  const functions = new Map<string, WasmFunction>();
-  for (const kernel of new Set(kernels)) {
-    const wasmFunction = assembleKernel(kernel, relaxed);
-    const known = functions.get(kernel.key);
-    if (known && !sameBytes(known.code, wasmFunction.code)) {
-      throw new TypeError(`Cannot assemble ${kernel.key}: two different kernels have this key`);
-    }
-    if (!known) functions.set(kernel.key, wasmFunction);
-  }
-  return [...functions.values()];
-}
-
-function sameBytes(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 
 /** A shared memory of at least that many bytes that every image links against. Throws above 4 GiB. */
