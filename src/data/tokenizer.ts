@@ -1,0 +1,199 @@
+/**
+ * Text to token ids, with the ids that Hugging Face's tokenizers give: `@huggingface/tokenizers` does the work, this
+ * adds pairs, truncation, and what it gets differently from the original (see `prepare`).
+ *
+ *     const tokenizer = loadTokenizer(files);                 // a model folder's files by name
+ *     const { ids, typeIds } = tokenizer.encode("a text", "its pair", 128);
+ * @module
+ */
+import { Tokenizer as Backend } from "@huggingface/tokenizers";
+import { errorMessage, InputError, UnsupportedError } from "../core/errors.ts";
+import { type WordPieceOptions, wordPieceTokenizerConfig, wordPieceTokenizerJson } from "./wordpiece.ts";
+
+/** One encoded text or pair. */
+export interface Encoding {
+  /** Token ids, special tokens included. */
+  readonly ids: number[];
+  /** Segment of each token: 0, and 1 for the pair of models that have segments. */
+  readonly typeIds: number[];
+  /** Tokens there would be without truncation. */
+  readonly fullLength: number;
+  /** Whether tokens were cut off: `fullLength > ids.length`. */
+  readonly truncated: boolean;
+}
+
+/** A loaded tokenizer. */
+export interface Tokenizer {
+  /**
+   * Encodes a text or a pair into at most `maximumTokens` tokens. Padding and truncation settings stored in the
+   * files do not apply. A pair is cut longest first. Throws InputError when only special tokens would fit.
+   */
+  encode(text: string, pair: string | undefined, maximumTokens: number): Encoding;
+  /** The id of a token; undefined where the vocabulary lacks it. */
+  tokenId(token: string): number | undefined;
+  /** Rows an embedding needs: the largest id, plus one. */
+  readonly vocabularySize: number;
+  /** Id of the padding token. */
+  readonly padId: number;
+  /** The files to copy beside a model: as they were given, plus those made for it where it came with too few. */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+}
+
+/** Names of the files that belong to a tokenizer; what a folder has of them goes to `loadTokenizer`. */
+export const tokenizerFileNames: readonly string[] = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "vocab.txt",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "spiece.model",
+  "sentencepiece.bpe.model",
+];
+
+/** The parts of `tokenizer.json` this file looks at. */
+interface TokenizerJson {
+  readonly normalizer: { readonly type: string; readonly lowercase?: boolean } | null;
+  readonly model?: { readonly type?: string };
+  readonly post_processor: { readonly type: string } | null;
+}
+
+/**
+ * Makes a tokenizer of a folder's files; others than `tokenizerFileNames` are ignored. With `vocab.txt` alone it is
+ * BERT's WordPiece, lower-casing unless `tokenizer_config.json` says otherwise. Throws InputError on files it
+ * cannot use, UnsupportedError on a kind of model the library lacks.
+ */
+export function loadTokenizer(given: ReadonlyMap<string, Uint8Array>): Tokenizer {
+  const files = new Map(tokenizerFileNames.flatMap((name) => {
+    const bytes = given.get(name);
+    return bytes ? [[name, bytes]] : [];
+  }));
+  if (!files.has("tokenizer.json")) makeTokenizerJson(files);
+  const json = readJson<TokenizerJson>(files, "tokenizer.json");
+  const config = files.has("tokenizer_config.json")
+    ? readJson<{ pad_token?: string | { content: string } }>(files, "tokenizer_config.json")
+    : {};
+  const model = json.model?.type;
+  if (model !== undefined && !["WordPiece", "BPE", "Unigram"].includes(model)) {
+    // The library would take it for something else.
+    throw new UnsupportedError(`tokenizer.json has a ${model} model: wanted WordPiece, BPE or Unigram`);
+  }
+  let backend: Backend;
+  try {
+    backend = new Backend(json, config);
+  } catch (error) {
+    throw new InputError(`Cannot use tokenizer.json: ${errorMessage(error)}`);
+  }
+  const padToken = typeof config.pad_token === "string" ? config.pad_token : config.pad_token?.content;
+  const padTokens = padToken === undefined ? ["[PAD]", "<pad>"] : [padToken];
+  const padId = padTokens.map((token) => backend.token_to_id(token)).find((id) => id !== undefined);
+  if (padId === undefined) {
+    throw new InputError(`The tokenizer has no padding token (${padTokens.join(" or ")})`);
+  }
+
+  return {
+    encode: (text, pair, maximumTokens) => encode(backend, json, text, pair, maximumTokens),
+    tokenId: (token) => backend.token_to_id(token),
+    vocabularySize: backend.get_vocab().values().reduce((size, id) => Math.max(size, id + 1), 0),
+    padId,
+    files,
+  };
+}
+
+function readJson<T>(files: ReadonlyMap<string, Uint8Array>, name: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder().decode(files.get(name)));
+  } catch (error) {
+    throw new InputError(`${name} is not JSON: ${errorMessage(error)}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new InputError(`${name} is not a JSON object`);
+  }
+  return value as T;
+}
+
+/** Adds the files that `vocab.txt` implies, so that the folder also loads where only `tokenizer.json` is read. */
+function makeTokenizerJson(files: Map<string, Uint8Array>): void {
+  const vocabulary = files.get("vocab.txt");
+  if (!vocabulary) throw new InputError("There is no tokenizer: wanted tokenizer.json or vocab.txt");
+  const options = files.has("tokenizer_config.json")
+    ? readJson<WordPieceOptions>(files, "tokenizer_config.json")
+    : {};
+  const tokens = new TextDecoder().decode(vocabulary).replace(/\r?\n$/, "").split(/\r?\n/);
+  const encoder = new TextEncoder();
+  files.set("tokenizer.json", encoder.encode(JSON.stringify(wordPieceTokenizerJson(tokens, options))));
+  if (!files.has("tokenizer_config.json")) {
+    const config = JSON.stringify(wordPieceTokenizerConfig(options), null, 2);
+    files.set("tokenizer_config.json", encoder.encode(config));
+  }
+}
+
+function encode(
+  backend: Backend,
+  json: TokenizerJson,
+  text: string,
+  pair: string | undefined,
+  maximumTokens: number,
+): Encoding {
+  const tokensOf = (part: string) => backend.tokenize(prepare(part, json), { add_special_tokens: false });
+  const assemble = (first: string[], second: string[] | undefined) =>
+    backend.post_processor?.post_process(first, second ?? null, true) ??
+      { tokens: first.concat(second ?? []), token_type_ids: undefined };
+
+  const first = tokensOf(text);
+  const second = pair === undefined ? undefined : tokensOf(pair);
+  const specials = assemble([], second && []).tokens.length;
+  const room = maximumTokens - specials;
+  if (!(room > 0)) {
+    throw new InputError(
+      `The maximum of ${maximumTokens} tokens leaves no room beside ${specials} special tokens`,
+    );
+  }
+  const [firstLength, secondLength] = truncatedLengths(first.length, second?.length ?? 0, room);
+  const { tokens, token_type_ids } = assemble(first.slice(0, firstLength), second?.slice(0, secondLength));
+  const unknownId = backend.model?.unk_token_id;
+  const ids = tokens.map((token) => backend.token_to_id(token) ?? unknownId);
+  if (!ids.every((id) => id !== undefined)) {
+    throw new InputError(`The tokenizer has no token for ${JSON.stringify(tokens[ids.indexOf(undefined)])}`);
+  }
+  // RoBERTa has one segment; the library counts two all the same.
+  const segments = json.post_processor?.type === "RobertaProcessing" ? undefined : token_type_ids;
+  const fullLength = first.length + (second?.length ?? 0) + specials;
+  return {
+    ids,
+    typeIds: segments ?? ids.map(() => 0),
+    fullLength,
+    truncated: fullLength > ids.length,
+  };
+}
+
+/**
+ * Longest-first truncation in closed form, as in Hugging Face's `truncate_encodings`: the longer text gives way
+ * until both are equal, then both share the room; of an odd rest the longer one gets the extra token.
+ */
+function truncatedLengths(first: number, second: number, room: number): [number, number] {
+  if (first > second) return truncatedLengths(second, first, room).reverse() as [number, number];
+  if (first + second <= room) return [first, second];
+  const half = Math.floor(room / 2);
+  return first <= half ? [first, room - first] : [half, room - half];
+}
+
+/**
+ * Letters that BERT makes words of, beyond the 16 bits the library looks at: CJK extensions B–E and compatibility.
+ * The gap before 2b920 is in Hugging Face's own table (BERT's has 2b820).
+ */
+const highChinese = /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
+
+/**
+ * Evens out where the library's BertNormalizer differs from the original, both found by comparing every code point (what
+ * is left are letters newer than the Unicode tables of the original): JavaScript lower-cases a final Σ to ς where Rust, going letter by letter, gives σ; and Chinese characters outside
+ * the basic plane are not set apart.
+ */
+function prepare(text: string, { normalizer }: TokenizerJson): string {
+  const wellFormed = text.toWellFormed();
+  if (normalizer?.type !== "BertNormalizer") return wellFormed;
+  const spaced = wellFormed.replace(highChinese, " $& ");
+  return normalizer.lowercase ? spaced.replaceAll("Σ", "σ") : spaced;
+}
