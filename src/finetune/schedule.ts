@@ -8,6 +8,7 @@ import { InputError } from "../core/errors.ts";
 
 /** Gives each update its learning rate: `peak · factor(completedSteps)`. Stateless, so a resumed run agrees. */
 export interface LearningRateSchedule {
+  /** The name `learningRateSchedule` finds it by. */
   readonly name: LearningRateScheduleName;
   /** Factor on the peak rate for the update that follows `completedSteps` updates (0 for the first). */
   factor(completedSteps: number): number;
@@ -21,11 +22,13 @@ export interface ScheduleLength {
   readonly totalSteps: number;
 }
 
-/** The schedules by the name that Hugging Face's `lr_scheduler_type` gives them. */
-const schedules = { linear, constant };
+/** The schedules, by the names that Hugging Face's `lr_scheduler_type` gives them. */
+export type LearningRateScheduleName = "linear" | "constant";
 
-/** A name `learningRateSchedule` knows. */
-export type LearningRateScheduleName = keyof typeof schedules;
+const schedules: Record<LearningRateScheduleName, (length: ScheduleLength) => LearningRateSchedule> = {
+  linear,
+  constant,
+};
 
 /** All names `learningRateSchedule` knows. */
 export const learningRateScheduleNames: readonly LearningRateScheduleName[] = Object.freeze(
