@@ -157,10 +157,12 @@ Deno.test("loadTokenizer says what is wrong with files it cannot use", () => {
   rejects({ "tokenizer.json": "{" }, /tokenizer.json is not JSON/);
   rejects({ "tokenizer.json": "[]" }, /tokenizer.json is not a JSON object/);
   rejects({ "tokenizer.json": {} }, /Cannot use tokenizer.json/);
-  rejects(
-    { "tokenizer.json": { ...good, model: { type: "Telepathy", vocab: {} } } },
-    /Cannot use tokenizer.json/,
-  );
+  rejects({ "tokenizer.json": { ...good, model: null } }, /Cannot use tokenizer.json/);
+  const wordLevel = new Map([[
+    "tokenizer.json",
+    bytes({ ...good, model: { type: "WordLevel", vocab: {} } }),
+  ]]);
+  assert.throws(() => loadTokenizer(wordLevel), UnsupportedError);
   rejects({ "tokenizer.json": good, "tokenizer_config.json": "x" }, /tokenizer_config.json is not JSON/);
   rejects(
     { "tokenizer.json": good, "tokenizer_config.json": { pad_token: "<nil>" } },
