@@ -7,6 +7,7 @@
  */
 import { z } from "zod";
 import { InputError } from "../src/core/errors.ts";
+import { showValue } from "../src/core/json.ts";
 
 /** Shapes and constants of a BERT encoder with a classification head. */
 export interface BertConfig {
@@ -86,7 +87,9 @@ const knownArchitectures: readonly string[] = [
  */
 export function parseBertConfig(json: unknown, source: string): BertConfig {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new InputError(`${source}: found ${show(json)}, wanted an object with the fields of a BERT config`);
+    throw new InputError(
+      `${source}: found ${showValue(json)}, wanted an object with the fields of a BERT config`,
+    );
   }
   checkArchitecture(json as Record<string, unknown>, source);
   const result = bertSchema.safeParse(json);
@@ -196,11 +199,11 @@ function checkArchitecture(json: Record<string, unknown>, source: string): void 
   const architectures = Array.isArray(json.architectures) ? json.architectures : [];
   const unknown = architectures.find((name) => !knownArchitectures.includes(name));
   if (json.model_type !== undefined && json.model_type !== "bert") {
-    throw new InputError(`${source}: model_type is ${show(json.model_type)}, wanted "bert"`);
+    throw new InputError(`${source}: model_type is ${showValue(json.model_type)}, wanted "bert"`);
   }
   if (unknown !== undefined) {
     throw new InputError(
-      `${source}: architectures has ${show(unknown)}, wanted one of ${knownArchitectures.join(", ")}`,
+      `${source}: architectures has ${showValue(unknown)}, wanted one of ${knownArchitectures.join(", ")}`,
     );
   }
   if (json.model_type === undefined && architectures.length === 0) {
@@ -223,7 +226,7 @@ function readLabels(
     const label = byIndex[String(index)];
     if (label === undefined) {
       throw new InputError(
-        `${source}: id2label has the keys ${show(indices)}, wanted "0" to "${indices.length - 1}"`,
+        `${source}: id2label has the keys ${showValue(indices)}, wanted "0" to "${indices.length - 1}"`,
       );
     }
     return label;
@@ -235,7 +238,9 @@ function describeIssue(issue: z.core.$ZodIssue, json: object): string {
   const path = issue.path.map(String);
   let found: unknown = json;
   for (const key of path) found = (found as Record<string, unknown> | undefined)?.[key];
-  return `${path.join(".")} is ${found === undefined ? "missing" : show(found)}, wanted ${wanted(issue)}`;
+  return `${path.join(".")} is ${found === undefined ? "missing" : showValue(found)}, wanted ${
+    wanted(issue)
+  }`;
 }
 
 function wanted(issue: z.core.$ZodIssue): string {
@@ -243,7 +248,7 @@ function wanted(issue: z.core.$ZodIssue): string {
     case "invalid_type":
       return issue.expected === "int" ? "a whole number" : `a ${issue.expected}`;
     case "invalid_value":
-      return issue.values.map(show).join(" or ");
+      return issue.values.map(showValue).join(" or ");
     case "too_small":
       return `a number ${issue.inclusive ? "≥" : ">"} ${issue.minimum}`;
     case "too_big":
@@ -251,10 +256,4 @@ function wanted(issue: z.core.$ZodIssue): string {
     default:
       return issue.message;
   }
-}
-
-/** A value from outside, short enough for one line. NaN and ∞ keep their names. */
-function show(value: unknown): string {
-  const text = typeof value === "number" ? String(value) : JSON.stringify(value) ?? String(value);
-  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 }

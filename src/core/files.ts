@@ -163,6 +163,11 @@ export async function checkOutputFolder(
   }
 }
 
+/** Makes a folder and those above it, where they are missing. @throws InputError naming path and reason. */
+export function ensureFolder(path: string): Promise<void> {
+  return onDisk("make", path, Deno.mkdir(path, { recursive: true }));
+}
+
 /** Reads a whole file. @throws InputError naming path and reason. */
 export function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> {
   return onDisk("read", path, Deno.readFile(path));

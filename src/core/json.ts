@@ -30,6 +30,12 @@ export function parseJson(text: string, source: string, options: { uniqueKeys?: 
   }
 }
 
+/** A value from outside, on one line and short enough for a message. NaN and ∞ keep their names. */
+export function showValue(value: unknown): string {
+  const text = typeof value === "number" ? String(value) : JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+}
+
 function refuse(fault: JsonFault | undefined, text: string, source: string): void {
   if (fault === undefined) return;
   const before = text.slice(0, fault.position).split("\n");
@@ -78,7 +84,7 @@ export function findJsonFault(text: string, uniqueKeys: boolean): JsonFault | un
       if (typeof end !== "number") return end;
       const key = JSON.parse(text.slice(at, end)) as string;
       if (uniqueKeys && inside!.has(key)) {
-        return { position: at, problem: `the key ${JSON.stringify(key)} appears twice` };
+        return { position: at, problem: `the key ${showValue(key)} appears twice` };
       }
       inside!.add(key);
       at = skipSpace(text, end);

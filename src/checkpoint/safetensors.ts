@@ -1,0 +1,395 @@
+/**
+ * The safetensors file format, read strictly and written as the reference implementation writes it.
+ *
+ *     8 bytes   length of the header, little-endian
+ *     header    JSON: name → { dtype, shape, data_offsets: [begin, end] }, plus "__metadata__": string → string
+ *     data      the tensors, row-major, little-endian, back to back without holes
+ *
+ * A file from outside may lie about all of it. {@link openSafetensors} checks every number against the size of the
+ * file before anything is read, so a tensor is either what its header says or an InputError.
+ * Format: https://github.com/huggingface/safetensors#format
+ * @module
+ */
+import { InputError } from "../core/errors.ts";
+import { diskError, type FileContent, pathKind } from "../core/files.ts";
+import { parseJson, showValue } from "../core/json.ts";
+
+/** Bytes of one element, by the names the header uses. */
+const elementBytes = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+  F8_E8M0: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  F64: 8,
+  I64: 8,
+  U64: 8,
+  C64: 8,
+} as const;
+
+/** An element type of the format. */
+export type SafetensorsDtype = keyof typeof elementBytes;
+
+/** Order of the tensors in a written file: widest elements first, so that each tensor is aligned to its elements. */
+const writeOrder = Object.keys(elementBytes).reverse() as SafetensorsDtype[];
+
+/** The format's own limit, 100 MB. */
+const maximumHeaderBytes = 100_000_000;
+
+/** What the header says about one tensor. */
+export interface TensorInfo {
+  /** Type of the elements. */
+  readonly dtype: SafetensorsDtype;
+  /** Lengths of the dimensions, outermost first; empty for a scalar. */
+  readonly shape: readonly number[];
+  /** Where the data begins, in bytes from the start of the file. */
+  readonly offsetBytes: number;
+  /** Length of the data in bytes. */
+  readonly byteLength: number;
+}
+
+/** Tensors by name, read from a disk one at a time. */
+export interface SafetensorsFile {
+  /** Where it is, for messages. */
+  readonly path: string;
+  /** All tensor names, in the order of the header. */
+  readonly names: readonly string[];
+  /** Strings of the header's `__metadata__`. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Whether there is such a tensor. */
+  has(name: string): boolean;
+  /** Type and shape. @throws InputError when there is no such tensor. */
+  info(name: string): TensorInfo;
+  /** The bytes of one tensor; nothing else is read. @throws InputError also when the file changed or is cut short. */
+  bytes(name: string): Promise<Uint8Array<ArrayBuffer>>;
+  /** One tensor of F64, F32, F16 or BF16 as f32. @throws InputError for other types. */
+  float32(name: string): Promise<Float32Array<ArrayBuffer>>;
+  /** One tensor of whole numbers. @throws InputError for other types and for numbers beyond 2^53. */
+  integers(name: string): Promise<number[]>;
+}
+
+/**
+ * Opens one file: reads and checks its header.
+ * @throws InputError naming the file, the tensor, and the number that cannot be true.
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  if ((await pathKind(path)) === "folder") {
+    throw new InputError(`Cannot read ${path}: it is a folder, wanted a safetensors file`);
+  }
+  using file = await openFile(path);
+  const identity = await identify(file);
+  const length = identity.size;
+  const bad = (problem: string) => new InputError(`${path} is no valid safetensors file: ${problem}`);
+  if (length < 8) throw bad(`it has ${length} bytes, wanted at least 8`);
+  const headerBytes = Number(new DataView((await readAt(file, path, 0, 8)).buffer).getBigUint64(0, true));
+  if (headerBytes > maximumHeaderBytes) {
+    throw bad(`its header claims ${headerBytes} bytes, wanted at most ${maximumHeaderBytes}`);
+  }
+  if (8 + headerBytes > length) {
+    throw bad(`its header claims ${headerBytes} bytes, but only ${length - 8} follow: the file is cut short`);
+  }
+  const header = decodeHeader(await readAt(file, path, 8, headerBytes), path);
+  const tensors = checkTensors(header, 8 + headerBytes, length, bad);
+  return new DiskTensors(path, identity, tensors, readMetadata(header, bad));
+}
+
+/** A tensor to be written. `data` is asked for when its turn comes, so that tensors need not all exist at once. */
+export interface TensorEntry {
+  /** Name in the header. */
+  readonly name: string;
+  /** Element type of `data`. */
+  readonly dtype: SafetensorsDtype;
+  /** Lengths of the dimensions, outermost first. */
+  readonly shape: readonly number[];
+  /** The elements, row-major, little-endian. */
+  readonly data: () => Uint8Array;
+}
+
+/**
+ * The content of a safetensors file, for {@link writeFileAtomic} and {@link writeFolderAtomic}. Tensors go in the
+ * order of the reference implementation (widest elements first, then by name), whatever their order here, so equal
+ * tensors give equal files.
+ * @throws RangeError when two tensors share a name, or data does not have the size of its shape: bugs of the caller.
+ */
+export function safetensorsContent(
+  tensors: readonly TensorEntry[],
+  metadata: Readonly<Record<string, string>> = { format: "pt" },
+): FileContent {
+  const sorted = [...tensors].sort((a, b) =>
+    writeOrder.indexOf(a.dtype) - writeOrder.indexOf(b.dtype) || (a.name < b.name ? -1 : 1)
+  );
+  const header = new Map<string, unknown>([["__metadata__", metadata]]);
+  let end = 0;
+  for (const { name, dtype, shape } of sorted) {
+    if (header.has(name)) throw new RangeError(`Cannot write safetensors: the name ${name} is used twice`);
+    const begin = end;
+    end += sizeOf(dtype, shape);
+    header.set(name, { dtype, shape, data_offsets: [begin, end] });
+  }
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
+  // Spaces after the JSON put the first tensor at a multiple of 8 bytes.
+  const headerBytes = Math.ceil(json.length / 8) * 8;
+  const start = new Uint8Array(8 + headerBytes).fill(0x20);
+  new DataView(start.buffer).setBigUint64(0, BigInt(headerBytes), true);
+  start.set(json, 8);
+  return async (sink) => {
+    await sink.write(start);
+    for (const { name, dtype, shape, data } of sorted) {
+      const bytes = data();
+      if (bytes.length !== sizeOf(dtype, shape)) {
+        throw new RangeError(
+          `Cannot write ${name}: it has ${bytes.length} bytes, wanted ${
+            sizeOf(dtype, shape)
+          } for ${dtype} [${shape}]`,
+        );
+      }
+      await sink.write(bytes);
+    }
+  };
+}
+
+/** The bytes that typed numbers occupy, without a copy. Typed arrays are little-endian wherever Deno runs. */
+export function bytesOf(array: ArrayBufferView): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+function sizeOf(dtype: SafetensorsDtype, shape: readonly number[]): number {
+  return shape.reduce((size, length) => size * length, elementBytes[dtype]);
+}
+
+/** A file that stays closed between reads: nothing to dispose, and reads may run at the same time. */
+class DiskTensors implements SafetensorsFile {
+  readonly names: readonly string[];
+  readonly #tensors: ReadonlyMap<string, TensorInfo>;
+  readonly #identity: FileIdentity;
+
+  constructor(
+    readonly path: string,
+    identity: FileIdentity,
+    tensors: ReadonlyMap<string, TensorInfo>,
+    readonly metadata: Readonly<Record<string, string>>,
+  ) {
+    this.names = [...tensors.keys()];
+    this.#tensors = tensors;
+    this.#identity = identity;
+  }
+
+  has(name: string): boolean {
+    return this.#tensors.has(name);
+  }
+
+  info(name: string): TensorInfo {
+    const info = this.#tensors.get(name);
+    if (info === undefined) throw new InputError(`${this.path} has no tensor ${name}`);
+    return info;
+  }
+
+  async bytes(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    const { offsetBytes, byteLength } = this.info(name);
+    using file = await openFile(this.path);
+    const now = await identify(file);
+    const then = this.#identity;
+    if (now.size !== then.size || now.modified !== then.modified || now.inode !== then.inode) {
+      throw new InputError(`Cannot read ${name} from ${this.path}: the file changed since it was opened`);
+    }
+    return await readAt(file, this.path, offsetBytes, byteLength);
+  }
+
+  async float32(name: string): Promise<Float32Array<ArrayBuffer>> {
+    const { dtype } = this.info(name);
+    if (dtype !== "F32" && dtype !== "F64" && dtype !== "F16" && dtype !== "BF16") {
+      throw new InputError(
+        `${this.path}: tensor ${name} has the type ${dtype}, wanted F32, F16, BF16 or F64`,
+      );
+    }
+    const { buffer } = await this.bytes(name);
+    switch (dtype) {
+      case "F32":
+        return new Float32Array(buffer);
+      case "F64":
+        return new Float32Array(new Float64Array(buffer));
+      case "F16":
+        return new Float32Array(new Float16Array(buffer));
+      case "BF16":
+        return widenBrainFloats(new Uint16Array(buffer));
+    }
+  }
+
+  async integers(name: string): Promise<number[]> {
+    const { dtype } = this.info(name);
+    if (dtype !== "I64" && dtype !== "I32") {
+      throw new InputError(`${this.path}: tensor ${name} has the type ${dtype}, wanted I64 or I32`);
+    }
+    const { buffer } = await this.bytes(name);
+    const values = dtype === "I32"
+      ? Array.from(new Int32Array(buffer))
+      : Array.from(new BigInt64Array(buffer), Number);
+    const unsafe = values.find((value) => !Number.isSafeInteger(value));
+    if (unsafe !== undefined) {
+      throw new InputError(`${this.path}: tensor ${name} holds ${unsafe}, wanted less than 2^53`);
+    }
+    return values;
+  }
+}
+
+/** A bf16 is the upper half of the f32 with the same value. */
+function widenBrainFloats(upperHalves: Uint16Array): Float32Array<ArrayBuffer> {
+  const bits = new Uint32Array(upperHalves.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = upperHalves[i] << 16;
+  return new Float32Array(bits.buffer);
+}
+
+function decodeHeader(bytes: Uint8Array, path: string): Map<string, unknown> {
+  const source = `The header of ${path}`;
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new InputError(`${source} is not UTF-8 text`);
+  }
+  const header = parseJson(text, source, { uniqueKeys: true });
+  if (!isObject(header)) throw new InputError(`${source} is not a JSON object`);
+  return new Map(Object.entries(header));
+}
+
+/** Checks type, shape and place of every tensor; together they must fill the data exactly. */
+function checkTensors(
+  header: ReadonlyMap<string, unknown>,
+  dataStart: number,
+  fileBytes: number,
+  bad: (problem: string) => InputError,
+): Map<string, TensorInfo> {
+  const tensors = new Map<string, TensorInfo>();
+  const dataBytes = fileBytes - dataStart;
+  for (const [name, entry] of header) {
+    if (name === "__metadata__") continue;
+    const tensor = `tensor ${showValue(name)}`;
+    const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
+    if (typeof dtype !== "string" || !isDtype(dtype)) {
+      throw bad(
+        `tensor ${name} has the type ${showValue(dtype)}, wanted one of ${writeOrder.join(", ")}`,
+      );
+    }
+    if (!isCounts(shape)) {
+      throw bad(`${tensor} has the shape ${showValue(shape)}, wanted whole numbers ≥ 0`);
+    }
+    if (!isCounts(offsets) || offsets.length !== 2 || offsets[0] > offsets[1]) {
+      throw bad(`${tensor} has the data_offsets ${showValue(offsets)}, wanted [begin, end]`);
+    }
+    const [begin, end] = offsets;
+    const byteLength = sizeOf(dtype, shape);
+    if (end - begin !== byteLength) {
+      throw bad(
+        `${tensor} takes ${byteLength} bytes as ${dtype} ${showValue(shape)}, but its data_offsets span ${
+          end - begin
+        }`,
+      );
+    }
+    if (end > dataBytes) {
+      throw bad(
+        `tensor ${name} ends at byte ${end} of the data, which has ${dataBytes}: the file is cut short`,
+      );
+    }
+    tensors.set(name, { dtype, shape, offsetBytes: dataStart + begin, byteLength });
+  }
+  checkContiguous(tensors, dataStart, fileBytes, bad);
+  return tensors;
+}
+
+function checkContiguous(
+  tensors: ReadonlyMap<string, TensorInfo>,
+  dataStart: number,
+  fileBytes: number,
+  bad: (problem: string) => InputError,
+): void {
+  const inOrder = [...tensors].sort(([, a], [, b]) =>
+    a.offsetBytes - b.offsetBytes || a.byteLength - b.byteLength
+  );
+  let end = dataStart;
+  for (const [name, { offsetBytes, byteLength }] of inOrder) {
+    if (offsetBytes !== end) {
+      const problem = offsetBytes < end ? "overlaps the tensor before it" : "leaves a hole before it";
+      throw bad(
+        `tensor ${name} begins at byte ${offsetBytes - dataStart} and ${problem}, wanted ${end - dataStart}`,
+      );
+    }
+    end += byteLength;
+  }
+  if (end !== fileBytes) throw bad(`${fileBytes - end} bytes at its end belong to no tensor`);
+}
+
+function readMetadata(
+  header: ReadonlyMap<string, unknown>,
+  bad: (problem: string) => InputError,
+): Record<string, string> {
+  const metadata = header.get("__metadata__") ?? {};
+  if (!isObject(metadata)) throw bad("__metadata__ is not an object");
+  for (const [key, value] of Object.entries(metadata)) {
+    if (typeof value !== "string") {
+      throw bad(`__metadata__ has ${showValue(value)} for ${showValue(key)}, wanted a string`);
+    }
+  }
+  return metadata as Record<string, string>;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isDtype(name: string): name is SafetensorsDtype {
+  return Object.hasOwn(elementBytes, name);
+}
+
+function isCounts(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
+}
+
+/** What tells a file from another one that took its name. */
+interface FileIdentity {
+  readonly size: number;
+  readonly modified: number | undefined;
+  readonly inode: number | null;
+}
+
+async function identify(file: Deno.FsFile): Promise<FileIdentity> {
+  const { size, mtime, ino } = await file.stat();
+  return { size, modified: mtime?.getTime(), inode: ino };
+}
+
+async function openFile(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path);
+  } catch (error) {
+    throw diskError("read", path, error);
+  }
+}
+
+async function readAt(
+  file: Deno.FsFile,
+  path: string,
+  offsetBytes: number,
+  byteLength: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(byteLength);
+  try {
+    await file.seek(offsetBytes, Deno.SeekMode.Start);
+    for (let done = 0; done < byteLength;) {
+      const count = await file.read(bytes.subarray(done));
+      if (count === null) {
+        throw new InputError(`Cannot read ${path}: it ends before byte ${offsetBytes + byteLength}`);
+      }
+      done += count;
+    }
+  } catch (error) {
+    throw error instanceof InputError ? error : diskError("read", path, error);
+  }
+  return bytes;
+}
