@@ -23,7 +23,7 @@ export function selectMachine(isa?: string): Machine {
   const machines = availableMachines();
   const machine = isa === undefined
     ? machines[0]
-    : machines.find((candidate) => candidate.isa === isa || candidate.isa.startsWith(`${isa}-`));
+    : machines.find((candidate) => candidate.isa === isa || candidate.isa.split("-")[0] === isa);
   if (machine) return machine;
   const known = ["wasm", ...machines.map((candidate) => candidate.isa)].join(", ");
   throw new InputError(`Unknown or unavailable instruction set ${isa ?? "(any)"}: this host has ${known}`);
