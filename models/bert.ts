@@ -53,6 +53,8 @@ export interface BertGraphOptions {
 export interface BertGraph {
   /** [labels, sequences] */
   readonly logits: Value;
+  /** Output of each encoder layer, [hiddenSize, columns]. */
+  readonly hidden: readonly Value[];
   /** Mean cross-entropy, except in mode `infer`. */
   readonly loss?: Value;
 }
@@ -107,6 +109,7 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
     config.hiddenDropout,
   );
 
+  const hiddenStates: Value[] = [];
   for (let layer = 0; layer < config.layers; layer++) {
     const name = `bert.encoder.layer.${layer}`;
     const query = linear(hidden, `${name}.attention.self.query`, hiddenSize);
@@ -129,6 +132,7 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
       : linear(attentionOutput, `${name}.intermediate.dense`, intermediateSize, "gelu");
     const contracted = drop(linear(expanded, `${name}.output.dense`, hiddenSize), config.hiddenDropout);
     hidden = normalise(contracted, attentionOutput, `${name}.output.LayerNorm`);
+    hiddenStates.push(hidden);
   }
 
   const firstTokens = graph.input(bertInputs.firstTokens, indices(sequences));
@@ -136,10 +140,10 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
   const pooled = graph.apply(tanh, {}, [linear(first, "bert.pooler.dense", hiddenSize)])[0];
   const logits = linear(drop(pooled, config.classifierDropout), "classifier", config.labels.length);
   graph.output("logits", logits);
-  if (options.mode === "infer") return { logits };
+  if (options.mode === "infer") return { logits, hidden: hiddenStates };
 
   const labels = graph.input(bertInputs.labels, indices(sequences));
   const loss = graph.apply(softmaxCrossEntropy, {}, [logits, labels])[0];
   graph.output("loss", loss);
-  return { logits, loss };
+  return { logits, hidden: hiddenStates, loss };
 }

@@ -22,6 +22,14 @@ export interface Executor {
   dispose(): Promise<void>;
 }
 
+/** Makes an executor. `src` never imports the worker pool; whoever calls in hands one of these over. */
+export type ExecutorFactory = (options: {
+  readonly machine: Machine;
+  /** Workers that share a step. */
+  readonly threads: number;
+  readonly arenaBytes: number;
+}) => Promise<Executor>;
+
 /** Links a plan's kernels and writes its program into freshly allocated arena memory. */
 export async function prepare(executor: Executor, plan: Plan): Promise<Program> {
   const numbers = await executor.link(plan.kernels);

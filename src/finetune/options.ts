@@ -1,0 +1,146 @@
+/**
+ * What a fine-tuning run can be told, its defaults, and the checks that turn bad input into one clear line.
+ * @module
+ */
+import { InputError } from "../core/errors.ts";
+import type { PruningScope } from "../pruning/method.ts";
+import { parsePattern, type Pattern } from "../pruning/pattern.ts";
+
+/** Settings of a run. Fractions of the run are of its optimiser steps. */
+export interface FinetuneSettings {
+  /** Folder or hub id of the model to start from; with `init` absent too, the embedded default. */
+  readonly model?: string;
+  /** Preset name or config file: start from random weights. */
+  readonly init?: string;
+  /** Training file; absent only for the embedded default. */
+  readonly train?: string;
+  /** Evaluation file. */
+  readonly evaluation?: string;
+  readonly textColumn?: string;
+  readonly pairColumn?: string;
+  readonly labelColumn?: string;
+  /** Names for the classes 0, 1, … of integer labels. */
+  readonly labelNames?: readonly string[];
+  /** Tokenizer folder for `init`; a model brings its own. */
+  readonly tokenizer?: string;
+  /** Longest sequence in tokens; longer texts are truncated. */
+  readonly maximumLength: number;
+  readonly maximumTrainSamples?: number;
+  readonly maximumEvalSamples?: number;
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly learningRate: number;
+  readonly weightDecay: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  /** Gradients are scaled down to this global norm; 0 switches it off. */
+  readonly maximumNorm: number;
+  /** Fraction of the run in which the learning rate rises from 0. */
+  readonly warmupRatio: number;
+  /** Share of the encoder's linear weights that are zero in the end, in [0, 1). */
+  readonly sparsity: number;
+  readonly pattern: Pattern;
+  readonly scope: PruningScope;
+  /** Fraction of the run at which pruning begins: up to here the model is dense. */
+  readonly pruneBegin: number;
+  /** Fraction of the run at which the final sparsity is reached: from here on the mask is constant. */
+  readonly pruneEnd: number;
+  /** Mask refreshes between the two. */
+  readonly pruneRefreshes: number;
+  readonly seed: number;
+  readonly device: "auto" | "cpu" | "webgpu";
+  /** Worker threads; absent: as many as the machine has cores. */
+  readonly threads?: number;
+  /** Instruction set; absent: the fastest. */
+  readonly isa?: string;
+  /** Output folder. */
+  readonly out: string;
+  readonly overwrite: boolean;
+  /** Continue the run saved in `out`. */
+  readonly resume: boolean;
+  /** Steps between saves of the training state, besides one after each epoch; 0: after epochs only. */
+  readonly saveSteps: number;
+}
+
+/** Defaults of a run on files, in the words and values of the Hugging Face trainer where it has them. */
+export const finetuneDefaults = {
+  maximumLength: 128,
+  epochs: 3,
+  batchSize: 32,
+  learningRate: 5e-5,
+  weightDecay: 0.01,
+  beta1: 0.9,
+  beta2: 0.999,
+  epsilon: 1e-8,
+  maximumNorm: 1,
+  warmupRatio: 0.06,
+  sparsity: 0.9,
+  pattern: "unstructured",
+  scope: "layer",
+  pruneBegin: 0.3,
+  pruneEnd: 0.7,
+  pruneRefreshes: 40,
+  seed: 42,
+  device: "auto",
+  overwrite: false,
+  resume: false,
+  saveSteps: 0,
+} as const satisfies Partial<FinetuneSettings>;
+
+function check(condition: boolean, name: string, found: unknown, wanted: string): void {
+  if (!condition) throw new InputError(`${name} is ${found}: wanted ${wanted}`);
+}
+
+/** Checks every number and combination. Throws `InputError` at the first that is wrong. */
+export function checkSettings(settings: FinetuneSettings): void {
+  const s = settings;
+  const count = (name: string, value: number, least = 1) =>
+    check(Number.isSafeInteger(value) && value >= least, name, value, `a whole number of at least ${least}`);
+  const within = (name: string, value: number, low: number, high: number, open = "") =>
+    check(
+      value >= low && (open === ")" ? value < high : value <= high),
+      name,
+      value,
+      `a number in [${low}, ${high}${open || "]"}`,
+    );
+  count("--epochs", s.epochs);
+  count("--batch-size", s.batchSize);
+  count("--max-length", s.maximumLength, 3);
+  count("--prune-refreshes", s.pruneRefreshes);
+  count("--save-steps", s.saveSteps, 0);
+  count("--seed", s.seed, 0);
+  if (s.threads !== undefined) count("--threads", s.threads);
+  if (s.maximumTrainSamples !== undefined) count("--max-train-samples", s.maximumTrainSamples);
+  if (s.maximumEvalSamples !== undefined) count("--max-eval-samples", s.maximumEvalSamples);
+  check(s.learningRate > 0 && s.learningRate < Infinity, "--learning-rate", s.learningRate, "a positive number");
+  check(s.epsilon > 0 && s.epsilon < Infinity, "--adam-epsilon", s.epsilon, "a positive number");
+  check(s.maximumNorm >= 0, "--max-grad-norm", s.maximumNorm, "a number of at least 0");
+  within("--weight-decay", s.weightDecay, 0, 1);
+  within("--adam-beta1", s.beta1, 0, 1, ")");
+  within("--adam-beta2", s.beta2, 0, 1, ")");
+  within("--warmup-ratio", s.warmupRatio, 0, 1);
+  within("--sparsity", s.sparsity, 0, 1, ")");
+  within("--prune-begin", s.pruneBegin, 0, 1);
+  within("--prune-end", s.pruneEnd, 0, 1);
+  check(
+    s.pruneBegin <= s.pruneEnd,
+    "--prune-begin",
+    s.pruneBegin,
+    `no more than --prune-end, which is ${s.pruneEnd}`,
+  );
+  parsePattern(s.pattern);
+  check(s.scope === "layer" || s.scope === "global", "--pruning-scope", s.scope, "layer or global");
+  if (s.model !== undefined && s.init !== undefined) {
+    throw new InputError(`--model ${s.model} and --init ${s.init} exclude each other: wanted one of them`);
+  }
+  if (s.train === undefined && (s.model !== undefined || s.init !== undefined)) {
+    throw new InputError("--train is missing: wanted a training file (.tsv, .csv or .jsonl, also .gz)");
+  }
+  if (s.train !== undefined && s.model === undefined && s.init === undefined) {
+    throw new InputError("--model or --init is missing: wanted a model folder, a hub id, or a preset to start from");
+  }
+  if (s.overwrite && s.resume) {
+    throw new InputError("--overwrite and --resume exclude each other: wanted one of them");
+  }
+}

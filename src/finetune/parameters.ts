@@ -1,0 +1,86 @@
+/**
+ * All parameters of a model in one flat range, ordered so that the optimiser makes one pass with few cases:
+ * prunable matrices first (decay and mask), then the other decayed weights, then biases and LayerNorm (no decay).
+ * @module
+ */
+import { elementCount, type Graph } from "../graph/graph.ts";
+import { isPrunable } from "../pruning/sparsity.ts";
+import { type RandomKey, randomKey, RandomStream } from "../core/random.ts";
+
+/** One parameter's place in the flat range. */
+export interface ParameterSlot {
+  /** Checkpoint name. */
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** First element. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A part of the flat range that the optimiser treats alike. */
+export interface ParameterRange {
+  readonly begin: number;
+  readonly end: number;
+  readonly decay: boolean;
+  readonly prunable: boolean;
+}
+
+/** Where every parameter lies. Lengths are padded to 64 elements, so that mask words and vectors never straddle. */
+export interface ParameterLayout {
+  readonly slots: readonly ParameterSlot[];
+  readonly ranges: readonly ParameterRange[];
+  /** Elements in the flat range, padding included. */
+  readonly length: number;
+}
+
+const slotElements = 64;
+
+/** Biases and LayerNorm are not decayed, as in Devlin et al.'s BERT and the Hugging Face trainer. */
+export function isDecayed(name: string): boolean {
+  return !name.endsWith(".bias") && !name.includes("LayerNorm");
+}
+
+/** Lays out the parameters of a graph. */
+export function layoutParameters(graph: Graph): ParameterLayout {
+  const kinds = [
+    { decay: true, prunable: true },
+    { decay: true, prunable: false },
+    { decay: false, prunable: false },
+  ];
+  const slots: ParameterSlot[] = [];
+  const ranges: ParameterRange[] = [];
+  let offset = 0;
+  for (const kind of kinds) {
+    const begin = offset;
+    for (const [name, { type }] of graph.parameters) {
+      if (isPrunable(name) !== kind.prunable || isDecayed(name) !== kind.decay) continue;
+      const length = elementCount(type);
+      slots.push({ name, shape: type.shape, offset, length });
+      offset += Math.ceil(length / slotElements) * slotElements;
+    }
+    if (offset > begin) ranges.push({ begin, end: offset, ...kind });
+  }
+  return { slots, ranges, length: offset };
+}
+
+/** Fills one parameter as Hugging Face does: matrices and embeddings normal(0, range), LayerNorm 1 and 0, biases 0.
+ *  The embedding of the padding token is 0. */
+export function initialiseParameter(
+  slot: ParameterSlot,
+  target: Float32Array,
+  options: { range: number; seed: number; padTokenId: number },
+): void {
+  if (slot.name.endsWith("LayerNorm.weight")) {
+    target.fill(1);
+  } else if (slot.name.endsWith(".bias")) {
+    target.fill(0);
+  } else {
+    const key: RandomKey = randomKey(options.seed, "initialise", slot.name);
+    const stream = new RandomStream(key);
+    for (let i = 0; i < target.length; i++) target[i] = options.range * stream.normal();
+    if (slot.name.endsWith("word_embeddings.weight")) {
+      const width = slot.shape[1];
+      target.fill(0, options.padTokenId * width, (options.padTokenId + 1) * width);
+    }
+  }
+}

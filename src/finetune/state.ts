@@ -1,0 +1,134 @@
+/**
+ * The training state on disk: everything a run needs to go on to the same numbers as if it had never stopped.
+ *
+ * One safetensors file holds weights, moments and mask; its metadata holds the rest as JSON, so that the file is
+ * replaced in one rename.
+ * @module
+ */
+import { dirname, join } from "node:path";
+import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safetensors.ts";
+import { InputError } from "../core/errors.ts";
+import { writeFileAtomic } from "../core/files.ts";
+import type { Evaluation } from "./metrics.ts";
+import type { Trainer } from "./trainer.ts";
+
+/** An evaluation with its place in the run. */
+export interface EvaluationRecord extends Evaluation {
+  readonly completedSteps: number;
+  /** Share of the prunable weights that were masked. */
+  readonly sparsity: number;
+}
+
+/** Where a run is. */
+export interface RunProgress {
+  completedSteps: number;
+  /** Seconds spent in steps, over all sittings. */
+  trainingSeconds: number;
+  /** Tokens trained on, over all sittings. */
+  trainedTokens: number;
+  /** The sparsity of the present mask. */
+  sparsity: number;
+  /** Evaluation of the dense model, just before pruning. */
+  dense?: EvaluationRecord;
+  /** Best evaluation at the final sparsity; its weights are in `best.safetensors`. */
+  best?: EvaluationRecord;
+  readonly evaluations: EvaluationRecord[];
+}
+
+/** What must not change between the sittings of one run, by the name a user knows it by. */
+export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
+
+const stateName = join("training", "state.safetensors");
+const bestName = join("training", "best.safetensors");
+
+/** Saves everything. The previous save stays until this one is on the disk. */
+export async function saveState(
+  out: string,
+  trainer: Trainer,
+  progress: RunProgress,
+  fingerprint: Fingerprint,
+): Promise<void> {
+  const path = join(out, stateName);
+  await makeFolder(path);
+  const { layout } = trainer;
+  const flat = (name: string, data: Float32Array) => ({
+    name,
+    dtype: "F32" as const,
+    shape: [layout.length],
+    data: () => bytesOf(data),
+  });
+  const mask = trainer.mask;
+  await writeFileAtomic(
+    path,
+    safetensorsContent([
+      flat("weights", trainer.weights),
+      flat("firstMoment", trainer.firstMoment),
+      flat("secondMoment", trainer.secondMoment),
+      { name: "mask", dtype: "U8", shape: [mask.byteLength], data: () => bytesOf(mask) },
+    ], { progress: JSON.stringify(progress), fingerprint: JSON.stringify(fingerprint) }),
+  );
+}
+
+/** Loads a saved run into the trainer. Throws `InputError` when there is none or it is of another run. */
+export async function loadState(
+  out: string,
+  trainer: Trainer,
+  fingerprint: Fingerprint,
+): Promise<RunProgress> {
+  const path = join(out, stateName);
+  const file = await openSafetensors(path);
+  const saved = parse<Fingerprint>(file.metadata.fingerprint, path);
+  for (const name of new Set([...Object.keys(saved), ...Object.keys(fingerprint)])) {
+    if (saved[name] === fingerprint[name]) continue;
+    throw new InputError(
+      `Cannot resume ${out}: ${name} was ${saved[name] ?? "not set"} and is ${fingerprint[name] ?? "not set"} now`,
+    );
+  }
+  const progress = parse<RunProgress>(file.metadata.progress, path);
+  for (const name of ["weights", "firstMoment", "secondMoment"] as const) {
+    const { shape } = file.info(name);
+    if (shape.length !== 1 || shape[0] !== trainer.layout.length) {
+      throw new InputError(`${path}: ${name} has shape [${shape}], wanted [${trainer.layout.length}]`);
+    }
+    trainer[name].set(await file.float32(name));
+  }
+  const mask = await file.bytes("mask");
+  if (mask.length !== trainer.mask.byteLength) {
+    throw new InputError(`${path}: mask has ${mask.length} bytes, wanted ${trainer.mask.byteLength}`);
+  }
+  bytesOf(trainer.mask).set(mask);
+  return progress;
+}
+
+/** Keeps the present weights as the best so far. */
+export async function saveBest(out: string, trainer: Trainer): Promise<void> {
+  const path = join(out, bestName);
+  await makeFolder(path);
+  const { weights } = trainer;
+  await writeFileAtomic(
+    path,
+    safetensorsContent([{ name: "weights", dtype: "F32", shape: [weights.length], data: () => bytesOf(weights) }]),
+  );
+}
+
+/** Puts the best weights back into the trainer. */
+export async function loadBest(out: string, trainer: Trainer): Promise<void> {
+  const file = await openSafetensors(join(out, bestName));
+  trainer.weights.set(await file.float32("weights"));
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(dirname(path), { recursive: true });
+  } catch (error) {
+    throw new InputError(`Cannot write ${dirname(path)}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+function parse<T>(text: string | undefined, path: string): T {
+  try {
+    return JSON.parse(text ?? "") as T;
+  } catch {
+    throw new InputError(`${path} is no training state: its metadata is missing or damaged`);
+  }
+}

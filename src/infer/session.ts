@@ -1,0 +1,265 @@
+/**
+ * An inference session: one model in an arena, its zeros left out, and a plan per size of batch.
+ *
+ * Weights exist once whatever the number of workers. A call with more tokens than `maximumTokens` is cut into runs;
+ * concurrent calls queue up.
+ * @module
+ */
+import { bertInputs, buildBert } from "../../models/bert.ts";
+import type { BertConfig } from "../../models/config.ts";
+import type { Model } from "../checkpoint/model_folder.ts";
+import { packBatch } from "../data/batches.ts";
+import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts";
+import type { Target } from "../graph/operation.ts";
+import { tiledIndex } from "../graph/layout.ts";
+import type { Machine } from "../machines/machine.ts";
+import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
+import { alignUp } from "../plan/memory.ts";
+import { type Plan, planBytes, planGraph } from "../plan/plan.ts";
+import { type Program, programBytes } from "../plan/program.ts";
+import { type LayerChoice, type LoadedWeights, loadWeights } from "./weights.ts";
+
+/** How to open a session. */
+export interface SessionOptions {
+  readonly machine: Machine;
+  readonly threads: number;
+  readonly createExecutor: ExecutorFactory;
+  /** Most tokens in one run; default 2048. Longer calls are cut. At least the model's positions. */
+  readonly maximumTokens?: number;
+  /** Run every layer dense, for comparison. */
+  readonly dense?: boolean;
+}
+
+/** Token ids of one text, special tokens included, with the segment of each. */
+export interface SessionInput {
+  readonly ids: Int32Array;
+  readonly typeIds: Int32Array | Uint8Array;
+}
+
+/** Most sequences in one run. */
+const maximumSequences = 256;
+
+/** Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ. */
+const maximumPrograms = 128;
+
+/** Columns in a tile, in vectors, for all but the shortest runs. */
+const tileVectors = 8;
+
+/** A model ready to answer. Make it with `Session.open`; end it with `dispose`. */
+export class Session {
+  readonly config: BertConfig;
+  /** How each prunable layer runs, and why. */
+  readonly layers: readonly LayerChoice[];
+  readonly threads: number;
+  readonly isa: string;
+  /** Bytes of the arena: weights, activations, programs. */
+  readonly arenaBytes: number;
+  /** Bytes of the weights as the kernels read them. */
+  readonly weightBytes: number;
+  readonly #executor: Executor;
+  readonly #weights: LoadedWeights;
+  readonly #addresses: SessionAddresses;
+  readonly #maximumTokens: number;
+  readonly #programs = new Map<string, Promise<ReadyRun>>();
+  #queue: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    config: BertConfig,
+    options: SessionOptions,
+    executor: Executor,
+    weights: LoadedWeights,
+    addresses: SessionAddresses,
+    maximumTokens: number,
+  ) {
+    this.config = config;
+    this.layers = weights.layers;
+    this.threads = options.threads;
+    this.isa = options.machine.isa;
+    this.arenaBytes = executor.arena.byteLength;
+    this.weightBytes = weights.totalBytes;
+    this.#executor = executor;
+    this.#weights = weights;
+    this.#addresses = addresses;
+    this.#maximumTokens = maximumTokens;
+  }
+
+  /** Loads and packs the weights and starts the workers. */
+  static async open(model: Model, options: SessionOptions): Promise<Session> {
+    const { config } = model;
+    const maximumTokens = Math.max(options.maximumTokens ?? 2048, config.maximumPositions);
+    const weights = await loadWeights(model, { dense: options.dense ?? false });
+    const largest = sizeOfRun(maximumTokens, maximumSequences, options);
+    const dry: SessionAddresses = makeAddresses(weights, largest, { allocate: () => 64 });
+    const plan = planRun(config, weights, largest, dry);
+    const executor = await options.createExecutor({
+      machine: options.machine,
+      threads: options.threads,
+      arenaBytes: weights.totalBytes + inputBytes(largest) + alignUp(planBytes(plan)) +
+        maximumPrograms * alignUp(programBytes(plan)) + 4096,
+    });
+    const addresses = makeAddresses(weights, largest, executor.arena);
+    for (const [name, { bytes }] of weights.values) {
+      executor.arena.bytes(addresses.weights.get(name)!, bytes.length).set(bytes);
+    }
+    weights.release();
+    addresses.activations = executor.arena.allocate(planBytes(plan), "activations");
+    return new Session(config, options, executor, weights, addresses, maximumTokens);
+  }
+
+  /** Logits of each input, in order: one array of `config.labels.length` numbers a text. */
+  logits(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
+    const result = this.#queue.then(() => this.#runAll(inputs));
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  /** The plan of a run of that size, for `describePlan`. */
+  plan(tokens: number, sequences: number): Plan {
+    const size = sizeOfRun(tokens, sequences, { machine: this.#executor.machine, threads: this.threads });
+    return planRun(this.config, this.#weights, size, this.#addresses);
+  }
+
+  /** Ends the workers and frees the arena. */
+  async dispose(): Promise<void> {
+    await this.#queue;
+    await this.#executor.dispose();
+  }
+
+  async #runAll(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
+    const results: Float32Array[] = [];
+    let begin = 0;
+    while (begin < inputs.length) {
+      let tokens = 0;
+      let end = begin;
+      while (end < inputs.length && end - begin < maximumSequences) {
+        const length = inputs[end].ids.length;
+        if (end > begin && tokens + length > this.#maximumTokens) break;
+        tokens += length;
+        end++;
+      }
+      results.push(...await this.#run(inputs.slice(begin, end), tokens));
+      begin = end;
+    }
+    return results;
+  }
+
+  async #run(inputs: readonly SessionInput[], tokens: number): Promise<Float32Array[]> {
+    const { arena, machine } = this.#executor;
+    const size = sizeOfRun(tokens, inputs.length, { machine, threads: this.threads });
+    const key = `${size.columns} ${size.sequences} ${size.target.tile}`;
+    let ready = this.#programs.get(key);
+    if (!ready) {
+      const plan = planRun(this.config, this.#weights, size, this.#addresses);
+      const logits = plan.outputs.get("logits")!.address;
+      ready = prepare(this.#executor, plan).then((program) => ({ program, logits }));
+      this.#programs.set(key, ready);
+    }
+    const { program, logits } = await ready;
+    const at = this.#addresses;
+    packBatch(inputs.map(({ ids, typeIds }) => ({ ids, typeIds, label: -1 })), {
+      tokenIds: arena.int32(at.inputs.tokenIds, size.columns),
+      positionIds: arena.int32(at.inputs.positionIds, size.columns),
+      typeIds: arena.int32(at.inputs.typeIds, size.columns),
+      offsets: arena.int32(at.inputs.offsets, size.sequences + 1),
+      firstTokens: arena.int32(at.inputs.firstTokens, size.sequences),
+      labels: arena.int32(at.inputs.labels, size.sequences),
+    });
+    await this.#executor.run(program);
+    const classes = this.config.labels.length;
+    const { tile } = size.target;
+    const tiled = arena.float32(logits, classes * size.sequences);
+    return inputs.map((_, column) =>
+      Float32Array.from({ length: classes }, (_, k) => tiled[tiledIndex(k, column, classes, tile)])
+    );
+  }
+}
+
+interface ReadyRun {
+  readonly program: Program;
+  /** Address of the tiled [classes, sequences] result. */
+  readonly logits: number;
+}
+
+interface RunSize {
+  readonly columns: number;
+  readonly sequences: number;
+  readonly target: Target;
+}
+
+interface SessionAddresses {
+  readonly weights: ReadonlyMap<string, number>;
+  readonly inputs: Readonly<Record<keyof typeof bertInputs, number>>;
+  activations: number;
+}
+
+/** Capacity for that many tokens and sequences, rounded so that there are few different plans. */
+function sizeOfRun(
+  tokens: number,
+  sequences: number,
+  { machine, threads }: { machine: Machine; threads: number },
+): RunSize {
+  const { lanes, vectorRegisters } = machine;
+  const tile = Math.min(tileVectors * lanes, alignUp(tokens, lanes));
+  const grain = tokens <= 8 * tile ? tile : 4 * tile;
+  const target: Target = { lanes, vectorRegisters, tile, workers: threads };
+  const sequenceTiles = 2 ** Math.ceil(Math.log2(Math.ceil(sequences / tile)));
+  return { columns: alignUp(tokens, grain), sequences: sequenceTiles * tile, target };
+}
+
+function inputSizes({ columns, sequences }: RunSize): Record<keyof typeof bertInputs, number> {
+  return {
+    tokenIds: columns * 4,
+    positionIds: columns * 4,
+    typeIds: columns * 4,
+    offsets: (sequences + 1) * 4,
+    firstTokens: sequences * 4,
+    labels: sequences * 4,
+    seed: 8,
+  };
+}
+
+function inputBytes(size: RunSize): number {
+  return Object.values(inputSizes(size)).reduce((sum, bytes) => sum + alignUp(bytes), 0);
+}
+
+function makeAddresses(
+  weights: LoadedWeights,
+  largest: RunSize,
+  arena: { allocate(bytes: number, purpose: string): number },
+): SessionAddresses {
+  return {
+    weights: new Map(
+      Array.from(weights.values, ([name, value]) => [name, arena.allocate(value.byteLength, name)]),
+    ),
+    inputs: Object.fromEntries(
+      Object.entries(inputSizes(largest)).map(([name, bytes]) => [name, arena.allocate(bytes, name)]),
+    ) as SessionAddresses["inputs"],
+    activations: 64,
+  };
+}
+
+function planRun(
+  config: BertConfig,
+  weights: LoadedWeights,
+  { columns, sequences, target }: RunSize,
+  addresses: SessionAddresses,
+): Plan {
+  const graph = new Graph();
+  buildBert(graph, config, { columns, sequences, mode: "infer", sparse: weights.structures });
+  const bindings = new Map<Value, number>();
+  for (const [name, value] of graph.parameters) {
+    checkBytes(name, value.type, weights);
+    bindings.set(value, addresses.weights.get(name)!);
+  }
+  for (const [name, value] of graph.inputs) {
+    bindings.set(value, addresses.inputs[name as keyof typeof bertInputs]);
+  }
+  return planGraph(graph, { target, bindings, base: addresses.activations });
+}
+
+function checkBytes(name: string, type: ValueType, weights: LoadedWeights): void {
+  const found = weights.values.get(name)?.byteLength;
+  if (found !== byteLength(type)) {
+    throw new RangeError(`Cannot plan ${name}: it has ${found ?? "no"} bytes, wanted ${byteLength(type)}`);
+  }
+}
