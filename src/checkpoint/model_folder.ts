@@ -156,7 +156,9 @@ export interface SavedModel {
  * @throws InputError when the folder holds a model and `overwrite` is not set, or the disk refuses.
  */
 export async function saveModel(dir: string, model: SavedModel): Promise<void> {
-  const { quantization_config: _, sparsity_config: __, ...configJson } = model.configJson;
+  const configJson = Object.fromEntries(
+    Object.entries(model.configJson).filter(([field]) => !compressionFields.includes(field)),
+  );
   const entries: TensorEntry[] = [];
   const targets: string[] = [];
   for (const { name, shape, data } of model.tensors) {
@@ -188,6 +190,9 @@ function isSmallerSparse(name: string, shape: readonly number[], data: Float32Ar
   if (shape.length !== 2 || !name.endsWith(".weight") || name.includes("embeddings.")) return false;
   return bitmaskBytes([shape[0], shape[1]], countNonZeros(data)) < 4 * data.length;
 }
+
+/** Fields of `config.json` that say how weights were stored; each save writes its own. */
+const compressionFields: readonly string[] = ["quantization_config", "compression_config", "sparsity_config"];
 
 /** The fields of compressed-tensors 0.9, the first version with these key names. */
 function compressionConfig(
