@@ -275,7 +275,7 @@ function checkTensors(
     const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
     if (typeof dtype !== "string" || !isDtype(dtype)) {
       throw bad(
-        `tensor ${name} has the type ${showValue(dtype)}, wanted one of ${writeOrder.join(", ")}`,
+        `${tensor} has the type ${showValue(dtype)}, wanted one of ${writeOrder.join(", ")}`,
       );
     }
     if (!isCounts(shape)) {
@@ -288,14 +288,13 @@ function checkTensors(
     const byteLength = sizeOf(dtype, shape);
     if (end - begin !== byteLength) {
       throw bad(
-        `${tensor} takes ${byteLength} bytes as ${dtype} ${showValue(shape)}, but its data_offsets span ${
-          end - begin
-        }`,
+        `${tensor} takes ${byteLength} bytes as ${dtype} ${showValue(shape)}, ` +
+          `but its data_offsets span ${end - begin}`,
       );
     }
     if (end > dataBytes) {
       throw bad(
-        `tensor ${name} ends at byte ${end} of the data, which has ${dataBytes}: the file is cut short`,
+        `${tensor} ends at byte ${end} of the data, which has ${dataBytes}: the file is cut short`,
       );
     }
     tensors.set(name, { dtype, shape, offsetBytes: dataStart + begin, byteLength });
@@ -318,7 +317,9 @@ function checkContiguous(
     if (offsetBytes !== end) {
       const problem = offsetBytes < end ? "overlaps the tensor before it" : "leaves a hole before it";
       throw bad(
-        `tensor ${name} begins at byte ${offsetBytes - dataStart} and ${problem}, wanted ${end - dataStart}`,
+        `tensor ${showValue(name)} begins at byte ${offsetBytes - dataStart} and ${problem}, wanted ${
+          end - dataStart
+        }`,
       );
     }
     end += byteLength;

@@ -56,9 +56,8 @@ function readWeightMap(index: unknown, path: string): [string, string][] {
     // An index from outside must not reach files outside its folder.
     if (typeof fileName !== "string" || !/^[\w-][\w.-]*\.safetensors$/.test(fileName)) {
       throw new InputError(
-        `${path}: weight_map has ${
-          JSON.stringify(fileName)
-        } for ${name}, wanted the name of a safetensors file`,
+        `${path}: weight_map has ${showValue(fileName)} for ${showValue(name)}, ` +
+          "wanted the name of a safetensors file",
       );
     }
     return [name, fileName];
