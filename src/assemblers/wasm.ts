@@ -7,7 +7,7 @@
  * Emission is pure: the same kernels in the same order give the same bytes.
  * @module
  */
-import type { ArgumentReader, ArgumentSpec, Kernel } from "../kernels/kernel.ts";
+import type { ArgumentKind, ArgumentReader, ArgumentSpec, Kernel } from "../kernels/kernel.ts";
 import type { Integer, Relation, Vector, VectorMachine } from "./vector_machine.ts";
 import {
   ByteWriter,
@@ -102,30 +102,31 @@ class WasmEmitter implements VectorMachine {
     this.#kernel = kernel;
     this.#relaxed = relaxed;
     this.isa = relaxed ? "wasm-relaxed-simd" : "wasm-simd";
-    const names = Object.keys(kernel.arguments);
-    const offsetOf = (name: string | number, kind: string) => {
-      if (kernel.arguments[name] !== kind) this.#fail(`argument ${name} is not a declared ${kind}`);
-      return 4 * names.indexOf(String(name));
-    };
-    const readInteger = (offset: number) => {
-      const d = this.integer();
-      this.#code.byte(opcode.localGet, 0);
-      this.#memory(opcode.i32Load, offset, 2);
-      this.#set(d);
-      return d;
-    };
     this.argumentReader = {
-      pointer: (name) => readInteger(offsetOf(name, "pointer")),
-      integer: (name) => readInteger(offsetOf(name, "integer")),
+      pointer: (name) => this.#integerArgument(name, "pointer"),
+      integer: (name) => this.#integerArgument(name, "integer"),
       float: (name) => {
-        const offset = offsetOf(name, "float");
         const d = this.vector();
         this.#code.byte(opcode.localGet, 0);
-        this.#simdMemory(simd.load32Splat, offset);
+        this.#simdMemory(simd.load32Splat, this.#argumentOffset(name, "float"));
         this.#set(d);
         return d;
       },
     };
+  }
+
+  #integerArgument(name: string | number, kind: ArgumentKind): Integer {
+    const d = this.integer();
+    this.#code.byte(opcode.localGet, 0);
+    this.#memory(opcode.i32Load, this.#argumentOffset(name, kind), 2);
+    this.#set(d);
+    return d;
+  }
+
+  #argumentOffset(name: string | number, kind: ArgumentKind): number {
+    const spec = this.#kernel.arguments;
+    if (spec[name] !== kind) this.#fail(`argument ${name} is not a declared ${kind}`);
+    return 4 * Object.keys(spec).indexOf(String(name));
   }
 
   /** The finished function. Throws when a register is still held. */

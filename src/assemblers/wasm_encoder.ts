@@ -139,9 +139,11 @@ export class ByteWriter {
   }
 }
 
-/** A function `(argumentsAddress: i32) → ()`. Local 0 is the argument; `locals` are numbered from 1. */
+/** A function `(argumentsAddress: i32) → ()`. Local 0 is the argument. */
 export interface WasmFunction {
+  /** Unique in its module. */
   readonly exportName: string;
+  /** Types of locals 1, 2, … */
   readonly locals: readonly ValueTypeCode[];
   /** Instructions, without the closing `end`. */
   readonly code: readonly number[];
@@ -149,7 +151,9 @@ export interface WasmFunction {
 
 /** Size limits of the imported memory, in pages of 64 KiB. A linked memory must lie within them. */
 export interface MemoryLimits {
+  /** A linked memory has at least this size. */
   readonly initialPages: number;
+  /** A linked memory is limited to at most this size. */
   readonly maximumPages: number;
 }
 

@@ -32,7 +32,9 @@ export { runOperation, type RunOptions } from "./run_operation.ts";
 
 /** |found − expected| ≤ absolute + relative · |expected|. NaN and infinities must match exactly. */
 export interface Tolerance {
+  /** Part of |expected| the result may be off by. */
   readonly relative: number;
+  /** What the result may be off by besides, for results near 0. */
   readonly absolute: number;
 }
 
@@ -42,6 +44,7 @@ export interface ConformanceCase<A> {
   readonly name: string;
   /** Seed of `random`. */
   readonly seed: number;
+  /** How far results may be from the reference computed in float64. */
   readonly tolerance: Tolerance;
   /** Makes the operands. Column counts of tiled operands must be multiples of `tile`. */
   build(request: { readonly tile: number; readonly random: RandomStream }): OperationInputs<A>;
@@ -49,6 +52,7 @@ export interface ConformanceCase<A> {
 
 /** The part of `Deno.TestContext` the suite uses. */
 export interface StepRunner {
+  /** Runs one named step of a test. */
   step(name: string, run: () => void): Promise<unknown>;
 }
 

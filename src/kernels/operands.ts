@@ -8,8 +8,11 @@ import type { NumberArray } from "../graph/operation.ts";
 
 /** Operands of one application, as the reference takes them: tiled values plain, row-major [features, columns]. */
 export interface OperationInputs<A> {
+  /** Constants of the application. */
   readonly attributes: A;
+  /** One per operand; undefined for an operand that is left out. */
   readonly inputTypes: readonly (ValueType | undefined)[];
+  /** One per operand, as long as its type has elements. */
   readonly inputs: readonly (NumberArray | undefined)[];
 }
 

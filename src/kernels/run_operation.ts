@@ -12,10 +12,13 @@ import type { NumberArray, Operand, Operation, Placement, Step, Target } from ".
 import { createArenaMemory, type LinkedKernel, linkImage, type Machine } from "../machines/mod.ts";
 import type { Kernel } from "./kernel.ts";
 
-/** How `runOperation` runs: `tile` is a multiple of the machine's lanes. */
+/** How `runOperation` runs. */
 export interface RunOptions {
+  /** What the kernels are assembled for. */
   readonly machine: Machine;
+  /** Columns in a tile: a multiple of the machine's lanes that divides every tiled operand's columns. */
   readonly tile: number;
+  /** Workers the steps are shared by; they run one after another. */
   readonly workers: number;
   /** Places this input and this output at the same address, as a planner may for a pair of `Operation.inPlace`. */
   readonly shared?: readonly [input: number, output: number];

@@ -8,8 +8,11 @@ import type { Kernel } from "../kernels/kernel.ts";
 
 /** Assembled kernels, in the order of `keys`. */
 export interface CodeImage {
+  /** Which linker takes it. */
   readonly kind: "wasm";
+  /** One per kernel; linking gives the functions in this order. */
   readonly keys: readonly string[];
+  /** The compiled code. */
   readonly module: WebAssembly.Module;
 }
 
