@@ -114,13 +114,11 @@ async function readTexts(settings: FinetuneSettings): Promise<Texts> {
   const columns = { textColumn, pairColumn, labelColumn };
   const train = await readExamples(settings.train!, { ...columns, limit: settings.maximumTrainSamples });
   const found = labelsOf(train.examples);
-  const evaluation = settings.evaluation === undefined
-    ? []
-    : (await readExamples(settings.evaluation, {
-      ...columns,
-      labels: found,
-      limit: settings.maximumEvalSamples,
-    })).examples;
+  const evaluation = settings.evaluation === undefined ? [] : (await readExamples(settings.evaluation, {
+    ...columns,
+    labels: found,
+    limit: settings.maximumEvalSamples,
+  })).examples;
   return renameLabels({ train: train.examples, evaluation, labels: found }, settings.labelNames);
 }
 

@@ -15,7 +15,7 @@ import type { ExecutorFactory } from "../plan/executor.ts";
 import { magnitude } from "../pruning/magnitude.ts";
 import { type PrunableMatrix, pruneMasks } from "../pruning/method.ts";
 import { cubicSchedule, type PruningSchedule } from "../pruning/schedule.ts";
-import { isPrunable, type SparsityReport, sparsityOfWeights } from "../pruning/sparsity.ts";
+import { isPrunable, sparsityOfWeights, type SparsityReport } from "../pruning/sparsity.ts";
 import { chooseDevice } from "./device.ts";
 import { prepareJob } from "./job.ts";
 import { ConfusionMatrix, predictedClass } from "./metrics.ts";

@@ -8,6 +8,8 @@ import { parsePattern, type Pattern } from "../pruning/pattern.ts";
 
 /** Settings of a run. Fractions of the run are of its optimiser steps. */
 export interface FinetuneSettings {
+  /** What the model is for. */
+  readonly task: "text-classification";
   /** Folder or hub id of the model to start from; with `init` absent too, the embedded default. */
   readonly model?: string;
   /** Preset name or config file: start from random weights. */
@@ -65,6 +67,7 @@ export interface FinetuneSettings {
 
 /** Defaults of a run on files, in the words and values of the Hugging Face trainer where it has them. */
 export const finetuneDefaults = {
+  task: "text-classification",
   maximumLength: 128,
   epochs: 3,
   batchSize: 32,
@@ -104,6 +107,12 @@ export function checkSettings(settings: FinetuneSettings): void {
       value,
       `a number in [${low}, ${high}${open || "]"}`,
     );
+  check(
+    s.task === "text-classification",
+    "--task",
+    s.task,
+    "text-classification, the one task of this version",
+  );
   count("--epochs", s.epochs);
   count("--batch-size", s.batchSize);
   count("--max-length", s.maximumLength, 3);
@@ -113,7 +122,12 @@ export function checkSettings(settings: FinetuneSettings): void {
   if (s.threads !== undefined) count("--threads", s.threads);
   if (s.maximumTrainSamples !== undefined) count("--max-train-samples", s.maximumTrainSamples);
   if (s.maximumEvalSamples !== undefined) count("--max-eval-samples", s.maximumEvalSamples);
-  check(s.learningRate > 0 && s.learningRate < Infinity, "--learning-rate", s.learningRate, "a positive number");
+  check(
+    s.learningRate > 0 && s.learningRate < Infinity,
+    "--learning-rate",
+    s.learningRate,
+    "a positive number",
+  );
   check(s.epsilon > 0 && s.epsilon < Infinity, "--adam-epsilon", s.epsilon, "a positive number");
   check(s.maximumNorm >= 0, "--max-grad-norm", s.maximumNorm, "a number of at least 0");
   within("--weight-decay", s.weightDecay, 0, 1);
@@ -138,7 +152,9 @@ export function checkSettings(settings: FinetuneSettings): void {
     throw new InputError("--train is missing: wanted a training file (.tsv, .csv or .jsonl, also .gz)");
   }
   if (s.train !== undefined && s.model === undefined && s.init === undefined) {
-    throw new InputError("--model or --init is missing: wanted a model folder, a hub id, or a preset to start from");
+    throw new InputError(
+      "--model or --init is missing: wanted a model folder, a hub id, or a preset to start from",
+    );
   }
   if (s.overwrite && s.resume) {
     throw new InputError("--overwrite and --resume exclude each other: wanted one of them");

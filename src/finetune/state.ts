@@ -81,7 +81,9 @@ export async function loadState(
   for (const name of new Set([...Object.keys(saved), ...Object.keys(fingerprint)])) {
     if (saved[name] === fingerprint[name]) continue;
     throw new InputError(
-      `Cannot resume ${out}: ${name} was ${saved[name] ?? "not set"} and is ${fingerprint[name] ?? "not set"} now`,
+      `Cannot resume ${out}: ${name} was ${saved[name] ?? "not set"} and is ${
+        fingerprint[name] ?? "not set"
+      } now`,
     );
   }
   const progress = parse<RunProgress>(file.metadata.progress, path);
@@ -107,7 +109,12 @@ export async function saveBest(out: string, trainer: Trainer): Promise<void> {
   const { weights } = trainer;
   await writeFileAtomic(
     path,
-    safetensorsContent([{ name: "weights", dtype: "F32", shape: [weights.length], data: () => bytesOf(weights) }]),
+    safetensorsContent([{
+      name: "weights",
+      dtype: "F32",
+      shape: [weights.length],
+      data: () => bytesOf(weights),
+    }]),
   );
 }
 

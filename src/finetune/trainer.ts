@@ -13,14 +13,19 @@ import { differentiate } from "../graph/autodiff.ts";
 import { Graph, type Value } from "../graph/graph.ts";
 import { unpackTiled } from "../graph/layout.ts";
 import type { Operand, Step, Target } from "../graph/operation.ts";
-import { adamwScalars, adamwSteps, writeAdamwScalars } from "../kernels/adamw/steps.ts";
+import { adamwScalarCount, adamwScalars, adamwSteps } from "../kernels/adamw/steps.ts";
 import { globalNormPartials, globalNormSteps } from "../kernels/global_norm/steps.ts";
 import type { Machine } from "../machines/machine.ts";
 import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
-import { initialiseParameter, layoutParameters, type ParameterLayout, type ParameterSlot } from "./parameters.ts";
+import {
+  initialiseParameter,
+  layoutParameters,
+  type ParameterLayout,
+  type ParameterSlot,
+} from "./parameters.ts";
 
 /** What a trainer is made for. */
 export interface TrainerOptions {
@@ -107,7 +112,9 @@ export class Trainer {
       tiles * (alignUp(programBytes(plan)) + alignUp(programBytes(evaluation)) + 128) + 2 ** 16;
     if (bytes > 2 ** 32) {
       throw new InputError(
-        `training needs ${(bytes / 2 ** 30).toFixed(1)} GiB for batches of ${options.maximumTokens} tokens: ` +
+        `training needs ${
+          (bytes / 2 ** 30).toFixed(1)
+        } GiB for batches of ${options.maximumTokens} tokens: ` +
           `wanted at most 4 GiB, so lower --batch-size or --max-length`,
       );
     }
@@ -191,11 +198,12 @@ export class Trainer {
     const prepared = await this.#load("train", batch);
     const key = randomKey(seed, "dropout", step);
     arena.int32(this.#addresses.seed, 2).set([key.low | 0, key.high | 0]);
-    writeAdamwScalars(arena.float32(this.#addresses.scalars, adamwScalars), {
-      ...optimizer,
-      learningRate,
-      step,
-    });
+    const { scalars, scalarsWithoutDecay } = this.#addresses;
+    const write = (address: number, weightDecay: number) =>
+      arena.float32(address, adamwScalarCount)
+        .set(adamwScalars({ ...optimizer, learningRate, weightDecay }, step));
+    write(scalars, optimizer.weightDecay);
+    write(scalarsWithoutDecay, 0);
     await this.#executor.run(prepared.program);
     return {
       loss: arena.float32(prepared.outputs.get("loss")!.address, 1)[0],
@@ -271,6 +279,7 @@ interface Addresses {
   secondMoment: number;
   mask: number;
   scalars: number;
+  scalarsWithoutDecay: number;
   norm: number;
   partials: number;
   tokenIds: number;
@@ -317,9 +326,10 @@ function addressSizes(
     firstMoment: flat,
     secondMoment: flat,
     mask: prunableLength(layout) / 8,
-    scalars: adamwScalars * 4,
+    scalars: adamwScalarCount * 4,
+    scalarsWithoutDecay: adamwScalarCount * 4,
     norm: 8,
-    partials: globalNormPartials(layout.length) * 4,
+    partials: globalNormPartials([{ address: 0, count: layout.length }]) * 4,
     tokenIds: columns * 4,
     positionIds: columns * 4,
     typeIds: columns * 4,
@@ -381,34 +391,24 @@ function planStep(
 /** The global norm, then one fused pass over each range of the flat parameters. */
 function optimizerSteps(options: TrainerOptions, layout: ParameterLayout, at: Addresses): Step[] {
   const norm = globalNormSteps({
-    gradients: at.gradients,
-    count: layout.length,
+    gradients: [{ address: at.gradients, count: layout.length }],
     partials: at.partials,
     result: at.norm,
     maximumNorm: options.optimizer.maximumNorm,
-    target: targetOf(options),
+    workers: options.workers,
   });
-  const updates = layout.ranges.flatMap(({ begin, end, decay, prunable }) =>
-    adamwSteps({
+  const updates = adamwSteps({
+    ranges: layout.ranges.map(({ begin, end, decay, prunable }) => ({
       weights: at.weights + begin * 4,
       gradients: at.gradients + begin * 4,
       firstMoment: at.firstMoment + begin * 4,
       secondMoment: at.secondMoment + begin * 4,
       mask: prunable ? at.mask : undefined,
+      scalars: decay ? at.scalars : at.scalarsWithoutDecay,
       count: end - begin,
-      decay,
-      scalars: at.scalars,
-      norm: at.norm,
-      target: targetOf(options),
-    })
-  );
-  // The ranges are disjoint, so their updates need no barrier between them.
-  const merged: Step = {
-    name: "adamw",
-    calls: Array.from(
-      { length: options.workers },
-      (_, worker) => updates.flatMap((step) => step.calls[worker]),
-    ),
-  };
-  return [...norm, merged];
+    })),
+    clip: at.norm + 4,
+    workers: options.workers,
+  });
+  return [...norm, ...updates];
 }

@@ -7,7 +7,7 @@ import { bertTensorShapes } from "../../models/config.ts";
 import { encodeBitmask } from "../checkpoint/sparse_bitmask.ts";
 import type { Model } from "../checkpoint/model_folder.ts";
 import { bytesOf } from "../checkpoint/safetensors.ts";
-import { packSparseFromEntries, type PackedStructure } from "../kernels/sparse_matmul/pack.ts";
+import { type PackedStructure, packSparseFromEntries } from "../kernels/sparse_matmul/pack.ts";
 import { alignUp } from "../plan/memory.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 

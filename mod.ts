@@ -1,0 +1,83 @@
+/**
+ * lacuna: fine-tune BERT-like encoders while pruning them, and serve the sparse model on plain CPUs.
+ *
+ * ```ts ignore
+ * import { pipeline } from "@lacuna/lacuna";
+ *
+ * const classify = await pipeline("text-classification", "runs/reviews/export", { threads: 2 });
+ * console.log(await classify("not a single dull moment in it")); // { label: "positive", score: 0.99… }
+ * await classify.dispose();
+ * ```
+ *
+ * The stages meet in files: `finetune` writes a model folder, `exportModel` makes it sparse, `pipeline` answers with
+ * it. `ARCHITECTURE.md` has the picture.
+ * @module
+ */
+import { finetune as runFinetune, type FinetuneListener, type FinetuneResult } from "./src/finetune/mod.ts";
+import type { FinetuneSettings } from "./src/finetune/options.ts";
+import {
+  openPipeline,
+  type PipelineOptions,
+  type PipelineTask,
+  type TextClassificationPipeline,
+} from "./src/infer/pipeline.ts";
+import { WorkerPool } from "./workers/pool.ts";
+
+export { InputError, UnsupportedError } from "./src/core/errors.ts";
+export {
+  type ExportedFile,
+  type ExportFormat,
+  exportModel,
+  type ExportOptions,
+  type ExportResult,
+} from "./src/export/mod.ts";
+export {
+  type FinetuneListener,
+  type FinetuneResult,
+  Interrupted,
+  type StepProgress,
+} from "./src/finetune/mod.ts";
+export type { Evaluation } from "./src/finetune/metrics.ts";
+export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
+export type { EvaluationRecord } from "./src/finetune/state.ts";
+export type {
+  CallOptions,
+  ClassScore,
+  PipelineInput,
+  PipelineOptions,
+  PipelineTask,
+  TextClassificationPipeline,
+} from "./src/infer/pipeline.ts";
+
+/** How `finetune` reports and is stopped. */
+export interface FinetuneCallbacks {
+  readonly listener?: FinetuneListener;
+  /** Aborting saves the state; the promise then rejects with `Interrupted`. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Fine-tunes and prunes a model, evaluates it, and exports it.
+ *
+ * @param settings What to train on what; `finetuneDefaults` has the usual values.
+ * @throws InputError for bad settings, files or data; nothing existing is lost then.
+ */
+export function finetune(
+  settings: FinetuneSettings,
+  callbacks: FinetuneCallbacks = {},
+): Promise<FinetuneResult> {
+  return runFinetune(settings, { createExecutor: (options) => WorkerPool.create(options), ...callbacks });
+}
+
+/**
+ * Opens a model folder (or hub id) to answer with. Call the result with a text or a list of texts, and `dispose()` it.
+ *
+ * @throws InputError when the folder holds no usable model.
+ */
+export function pipeline(
+  task: PipelineTask,
+  model: string,
+  options: PipelineOptions = {},
+): Promise<TextClassificationPipeline> {
+  return openPipeline(task, model, options, (executor) => WorkerPool.create(executor));
+}

@@ -1,0 +1,72 @@
+/**
+ * The progress of a run: a bar on a terminal, a line now and then elsewhere.
+ * @module
+ */
+import { Presets, SingleBar } from "cli-progress";
+import type { StepProgress } from "../finetune/mod.ts";
+
+/** Lines printed over a whole run when standard error is no terminal. */
+const plainLines = 20;
+
+/** Shows steps; `note` prints a line without breaking the bar. */
+export class ProgressDisplay {
+  #bar: SingleBar | undefined;
+  #lastLine = -1;
+  readonly #terminal = Deno.stderr.isTerminal();
+
+  /** Moves the bar. */
+  step(progress: StepProgress): void {
+    const { completedSteps, totalSteps } = progress;
+    if (!this.#terminal) {
+      const line = Math.floor((completedSteps * plainLines) / totalSteps);
+      if (line === this.#lastLine) return;
+      this.#lastLine = line;
+      console.error(`step ${completedSteps}/${totalSteps}  ${describe(progress)}`);
+      return;
+    }
+    if (!this.#bar) {
+      this.#bar = new SingleBar({
+        format: "{bar} {value}/{total}  {text}",
+        barsize: 24,
+        hideCursor: true,
+        clearOnComplete: true,
+        stream: Deno.stderr as unknown as NodeJS.WritableStream,
+      }, Presets.shades_classic);
+      this.#bar.start(totalSteps, completedSteps, { text: "" });
+    }
+    this.#bar.update(completedSteps, { text: describe(progress) });
+  }
+
+  /** Prints a line above the bar. */
+  note(text: string): void {
+    this.stop();
+    console.error(text);
+  }
+
+  /** Takes the bar away; the next step brings it back. */
+  stop(): void {
+    this.#bar?.stop();
+    this.#bar = undefined;
+  }
+}
+
+function describe(progress: StepProgress): string {
+  const { loss, learningRate, sparsity, tokensPerSecond, remainingSeconds, epoch } = progress;
+  return [
+    `epoch ${epoch.toFixed(2)}`,
+    `loss ${loss.toFixed(4)}`,
+    `lr ${learningRate.toExponential(2)}`,
+    `sparsity ${(sparsity * 100).toFixed(1)} %`,
+    `${Math.round(tokensPerSecond).toLocaleString("en")} tokens/s`,
+    `${formatDuration(remainingSeconds)} left`,
+  ].join("  ");
+}
+
+/** Seconds as `1 h 02 min`, `3 min 05 s` or `42 s`. */
+export function formatDuration(seconds: number): string {
+  const whole = Math.round(seconds);
+  const pad = (value: number) => String(value).padStart(2, "0");
+  if (whole >= 3600) return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} min`;
+  if (whole >= 60) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
+  return `${whole} s`;
+}
