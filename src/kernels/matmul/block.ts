@@ -60,7 +60,13 @@ export interface BlockStrides {
   readonly weightDepth: number;
 }
 
-/** accumulators[r][v] += weight[r, k] · x[k, v] for the next `count` depths; moves both pointers on. */
+/**
+ * accumulators[r][v] += weight[r, k] · x[k, v] for the next `count` depths; moves both pointers on.
+ *
+ * Both pointers move at every depth, so that a loop uses few different constant offsets: V8 keeps memory base + offset
+ * in a register per distinct offset, and spills them when an unrolled loop has many. At 6 × 2 that was measured
+ * as 80 % of peak against 66 %.
+ */
 export function emitProducts(
   vm: VectorMachine,
   accumulators: readonly (readonly Vector[])[],
@@ -72,15 +78,15 @@ export function emitProducts(
   const columns = accumulators[0].map(() => vm.vector());
   const broadcast = vm.vector();
   for (let k = 0; k < count; k++) {
-    columns.forEach((vector, v) => vm.load(vector, x, k * strides.x + v * vm.lanes * 4));
+    columns.forEach((vector, v) => vm.load(vector, x, v * vm.lanes * 4));
     accumulators.forEach((row, r) => {
-      vm.broadcast(broadcast, weight, r * strides.weightRow + k * strides.weightDepth);
+      vm.broadcast(broadcast, weight, r * strides.weightRow);
       row.forEach((accumulator, v) => vm.fma(accumulator, broadcast, columns[v]));
     });
+    vm.addInteger(x, x, strides.x);
+    vm.addInteger(weight, weight, strides.weightDepth);
   }
   vm.free(broadcast, ...columns);
-  vm.addInteger(x, x, count * strides.x);
-  vm.addInteger(weight, weight, count * strides.weightDepth);
 }
 
 /** Where a block's results begin and end. Absent addresses stand for operands that were left out. */
