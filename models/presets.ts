@@ -10,17 +10,17 @@ import { type BertConfig, defaultLabels } from "./config.ts";
 
 type Shape = Pick<BertConfig, "hiddenSize" | "layers" | "heads" | "intermediateSize">;
 
-const shapes = {
+/** A name that {@link presetConfig} knows. */
+export type PresetName = "bert-tiny" | "bert-mini" | "bert-small" | "minilm-l6" | "bert-base" | "bert-large";
+
+const shapes: Readonly<Record<PresetName, Shape>> = {
   "bert-tiny": { hiddenSize: 128, layers: 2, heads: 2, intermediateSize: 512 },
   "bert-mini": { hiddenSize: 256, layers: 4, heads: 4, intermediateSize: 1024 },
   "bert-small": { hiddenSize: 512, layers: 4, heads: 8, intermediateSize: 2048 },
   "minilm-l6": { hiddenSize: 384, layers: 6, heads: 12, intermediateSize: 1536 },
   "bert-base": { hiddenSize: 768, layers: 12, heads: 12, intermediateSize: 3072 },
   "bert-large": { hiddenSize: 1024, layers: 24, heads: 16, intermediateSize: 4096 },
-} as const satisfies Record<string, Shape>;
-
-/** A name that {@link presetConfig} knows. */
-export type PresetName = keyof typeof shapes;
+};
 
 /** All preset names, smallest model first. */
 export const presetNames: readonly PresetName[] = Object.keys(shapes) as PresetName[];

@@ -78,19 +78,16 @@ export async function downloadModel(id: string, options: DownloadOptions = {}): 
     for (const entry of chooseFiles(id, listed)) {
       const path = join(snapshot, entry.path);
       if (await exists(path)) continue;
-      const blob = await hub.downloadFile({
-        ...access,
-        repo: { type: "model", name: id },
-        path: entry.path,
-        revision: sha,
-        // Plain HTTP: the chunked protocol needs a WebAssembly worker and gains nothing for files of this size.
-        xet: false,
+      // Not the library's downloadFile: it hides the status of a refusal, and probes each file a second time.
+      const response = await fetch(`${endpoint}/${id}/resolve/${sha}/${entry.path}`, {
+        headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
       });
-      if (blob === null) {
-        throw new InputError(`${endpoint} lists ${entry.path} of ${id} but does not have it`);
+      if (!response.ok || response.body === null) {
+        await response.body?.cancel();
+        throw refusal(id, endpoint, response.status, revision);
       }
       await ensureFolder(snapshot);
-      await saveChecked(path, entry, blob, options.onProgress);
+      await saveChecked(path, entry, response.body, options.onProgress);
     }
     const ref = join(storage, "refs", revision);
     await ensureFolder(dirname(ref));
@@ -140,7 +137,7 @@ function chooseFiles(id: string, listed: readonly ListFileEntry[]): ListFileEntr
 async function saveChecked(
   path: string,
   entry: ListFileEntry,
-  blob: Blob,
+  content: ReadableStream<Uint8Array>,
   onProgress: DownloadOptions["onProgress"],
 ): Promise<void> {
   // Large files are listed with the SHA-256 of their content, others with their git blob id.
@@ -148,7 +145,7 @@ async function saveChecked(
   const wanted = entry.lfs?.oid ?? entry.oid;
   await writeFileAtomic(path, async (sink) => {
     let received = 0;
-    for await (const chunk of blob.stream()) {
+    for await (const chunk of content) {
       hash.update(chunk);
       await sink.write(chunk);
       received += chunk.length;

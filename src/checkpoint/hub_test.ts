@@ -21,6 +21,8 @@ class LocalHub {
   readonly authorizations = new Set<string | null>();
   /** Answer instead of the model. */
   status = 200;
+  /** Show the model but not its files without a token. */
+  gated = false;
   /** Serve other bytes than the listing promises. */
   damaged = false;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
@@ -51,7 +53,8 @@ class LocalHub {
     if (pathname === `/api/models/owner/tiny/tree/${sha}`) return Response.json(this.#list());
     const prefix = `/owner/tiny/resolve/${sha}/`;
     if (pathname.startsWith(prefix)) {
-      return this.#file(pathname.slice(prefix.length), request.headers.get("range"));
+      if (this.gated) return new Response("restricted", { status: 401 });
+      return this.#file(pathname.slice(prefix.length));
     }
     return Response.json({ error: "Repository not found" }, { status: 404 });
   }
@@ -67,13 +70,9 @@ class LocalHub {
     });
   }
 
-  #file(name: string, range: string | null): Response {
+  #file(name: string): Response {
     const bytes = Deno.readFileSync(join(this.folder, name));
     if (this.damaged) bytes[bytes.length >> 1] ^= 1;
-    if (range === "bytes=0-0") {
-      const headers = { "content-range": `bytes 0-0/${bytes.length}`, etag: '"x"' };
-      return new Response(bytes.subarray(0, 1), { status: 206, headers });
-    }
     return new Response(bytes);
   }
 }
@@ -190,6 +189,12 @@ Deno.test("downloadModel says in one line why the hub did not give the model", a
       "owner/tiny",
       `There is no model owner/tiny (v2) on ${endpoint} (404), and no folder of that name`,
       { revision: "v2" },
+    );
+    hub.gated = true;
+    await refused(
+      "owner/tiny",
+      `${endpoint} refuses access to owner/tiny (401): it does not exist, or is private or gated; ` +
+        "set HF_TOKEN to a token that may read it",
     );
     for (const status of [401, 403]) {
       hub.status = status;

@@ -14,8 +14,28 @@ import { InputError } from "../core/errors.ts";
 import { diskError, type FileContent, pathKind } from "../core/files.ts";
 import { parseJson, showValue } from "../core/json.ts";
 
-/** Bytes of one element, by the names the header uses. */
-const elementBytes = {
+/** An element type of the format, by the name the header uses. */
+export type SafetensorsDtype =
+  | "BOOL"
+  | "U8"
+  | "I8"
+  | "F8_E5M2"
+  | "F8_E4M3"
+  | "F8_E8M0"
+  | "I16"
+  | "U16"
+  | "F16"
+  | "BF16"
+  | "I32"
+  | "U32"
+  | "F32"
+  | "F64"
+  | "I64"
+  | "U64"
+  | "C64";
+
+/** Bytes of one element. */
+const elementBytes: Readonly<Record<SafetensorsDtype, number>> = {
   BOOL: 1,
   U8: 1,
   I8: 1,
@@ -33,10 +53,7 @@ const elementBytes = {
   I64: 8,
   U64: 8,
   C64: 8,
-} as const;
-
-/** An element type of the format. */
-export type SafetensorsDtype = keyof typeof elementBytes;
+};
 
 /** Order of the tensors in a written file: widest elements first, so that each tensor is aligned to its elements. */
 const writeOrder = Object.keys(elementBytes).reverse() as SafetensorsDtype[];
