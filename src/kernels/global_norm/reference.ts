@@ -1,0 +1,25 @@
+/**
+ * The norm of all gradients by its definition.
+ * @module
+ */
+
+/** The norm of all gradients and the factor that clips them. */
+export interface GlobalNorm {
+  readonly norm: number;
+  readonly clip: number;
+}
+
+/**
+ * norm = √Σ gradient², clip = min(1, maximumNorm / (norm + 10⁻⁶)) as PyTorch's `clip_grad_norm_`;
+ * clip = 1 when maximumNorm ≤ 0, NaN when the norm is not finite.
+ */
+export function globalNormReference(
+  gradients: ArrayLike<number>,
+  maximumNorm: number,
+): GlobalNorm {
+  let sum = 0;
+  for (let i = 0; i < gradients.length; i++) sum += gradients[i] ** 2;
+  const norm = Math.sqrt(sum);
+  if (!Number.isFinite(norm)) return { norm, clip: NaN };
+  return { norm, clip: maximumNorm > 0 ? Math.min(1, maximumNorm / (norm + 1e-6)) : 1 };
+}
