@@ -59,12 +59,18 @@ export const localDisk: Disk = {
       return;
     }
     using _ = folder;
-    await folder.sync();
+    try {
+      await folder.sync();
+    } catch (error) {
+      // Some network and user-space file systems have no such call for folders.
+      if (!(error instanceof Error && "code" in error && error.code === "EINVAL")) throw error;
+    }
   },
 };
 
 /**
- * Replaces or creates one file. After a failure the old content is untouched and no temporary file is left.
+ * Replaces or creates one file. After a failure the old content is untouched and no temporary file is left; only
+ * when the very last step fails, making the rename durable, is the new content in place already.
  * @throws InputError naming path and reason when the disk refuses; what `content` itself throws passes through.
  */
 export async function writeFileAtomic(
