@@ -1,0 +1,57 @@
+/**
+ * The result of a benchmark: what `bench --json` writes and every report is made from.
+ * @module
+ */
+import type { MachineDescription } from "./machine.ts";
+import type { LatencySummary } from "./measure.ts";
+
+/** One engine's line. Keys are part of the command's contract. */
+export interface BenchRow {
+  readonly engine: "lacuna" | "onnxruntime" | "transformers.js";
+  readonly weights: "dense" | "sparse";
+  readonly dtype: "fp32" | "int8";
+  readonly pattern: string;
+  readonly sparsity: number;
+  readonly threads: number;
+  readonly batch: number;
+  readonly tokens: number;
+  readonly latency_ms: LatencySummary;
+  /** Texts answered in a second of measured time: batch / mean latency. */
+  readonly items_per_second: number;
+  /** Median latency of ONNX Runtime's fp32 over this engine's. */
+  readonly speedup_vs_dense_fp32: number;
+  /** Against the fp32 logits of ONNX Runtime, over several random batches. */
+  readonly max_abs_logit_difference: number;
+  /** The same over the range (largest − smallest) of those logits. */
+  readonly relative_logit_difference: number;
+  /** From a fresh process, as are the next two: module and model loaded, ready to answer. */
+  readonly load_ms: number;
+  /** Load and first answer together. */
+  readonly first_answer_ms: number;
+  /** Resident memory of a process that does nothing else, in 10⁶ bytes. */
+  readonly rss_mb: number;
+  /** Size of the weights' file, in 10⁶ bytes. */
+  readonly file_mb: number;
+}
+
+/** A whole benchmark. */
+export interface BenchResult {
+  readonly machine: MachineDescription;
+  /** What was asked for: model, sparsity, tokens, batch, seconds, versions, … */
+  readonly config: Readonly<Record<string, string | number | boolean>>;
+  readonly rows: readonly BenchRow[];
+}
+
+/** Largest relative logit difference between two fp32 engines that compute the same function. */
+export const agreementLimit = 1e-3;
+
+/** Whether the engine gave the answers of ONNX Runtime's fp32. int8 engines round, so they are not held to it. */
+export function agrees(row: BenchRow): boolean {
+  return row.dtype !== "fp32" || row.relative_logit_difference <= agreementLimit;
+}
+
+/** What a row is called in tables and charts, for example `lacuna sparse fp32 4x1`. */
+export function rowLabel(row: BenchRow): string {
+  const pattern = row.weights === "sparse" ? ` ${row.pattern}` : "";
+  return `${row.engine} ${row.weights} ${row.dtype}${pattern}`;
+}
