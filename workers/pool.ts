@@ -63,9 +63,13 @@ export class WorkerPool implements Executor {
       });
       pool.#threads.push({ worker, control: comlink.wrap<WorkerControl>(worker) });
     }
-    await pool.#orFailure(Promise.all(pool.#threads.map((thread, index) =>
-      thread.control.setUp({ index, workers: pool.workers, memory: pool.arena.memory, control })
-    )));
+    await pool.#orFailure(
+      Promise.all(
+        pool.#threads.map((thread, index) =>
+          thread.control.setUp({ index, workers: pool.workers, memory: pool.arena.memory, control })
+        ),
+      ),
+    );
     return pool;
   }
 

@@ -50,15 +50,23 @@ Deno.test("WorkerPool runs phases in lockstep: each worker reads what its neighb
       // A ring: without a barrier between the phases the sums would depend on timing.
       const odd: Step = {
         name: "odd",
-        calls: Array.from({ length: threads }, (_, w) =>
-          w % 2 === 1 || threads === 1
-            ? [callKernel(accumulate, { source: address(w - 1), target: address(w) })]
-            : []),
+        calls: Array.from(
+          { length: threads },
+          (_, w) =>
+            w % 2 === 1 || threads === 1
+              ? [callKernel(accumulate, { source: address(w - 1), target: address(w) })]
+              : [],
+        ),
       };
       const even: Step = {
         name: "even",
-        calls: Array.from({ length: threads }, (_, w) =>
-          w % 2 === 0 && w > 0 ? [callKernel(accumulate, { source: address(w - 1), target: address(w) })] : []),
+        calls: Array.from(
+          { length: threads },
+          (_, w) =>
+            w % 2 === 0 && w > 0
+              ? [callKernel(accumulate, { source: address(w - 1), target: address(w) })]
+              : [],
+        ),
       };
       const phases = Array.from({ length: 100 }, (_, index) => index % 2 ? even : odd);
       const program = await prepare(pool, planOf(phases, threads));
@@ -121,11 +129,14 @@ Deno.test("WorkerPool reports a kernel that traps, and refuses to go on", async 
   try {
     const outside = 2 ** 31 - 64;
     const call = callKernel(accumulate, { source: outside, target: outside });
-    const program = await prepare(pool, planOf([
-      { name: "quiet", calls: [[], [], []] },
-      { name: "trap", calls: [[], [call], []] },
-      { name: "never", calls: [[], [], []] },
-    ], 3));
+    const program = await prepare(
+      pool,
+      planOf([
+        { name: "quiet", calls: [[], [], []] },
+        { name: "trap", calls: [[], [call], []] },
+        { name: "never", calls: [[], [], []] },
+      ], 3),
+    );
     await assert.rejects(pool.run(program), /worker 1 failed/);
     await assert.rejects(pool.run(program), /worker 1 failed/);
   } finally {

@@ -30,7 +30,9 @@ export class Arena {
     const end = address + alignUp(bytes);
     if (end > this.byteLength) {
       throw new RangeError(
-        `Cannot allocate ${bytes} bytes for ${purpose}: ${this.byteLength - address} bytes are left in the arena`,
+        `Cannot allocate ${bytes} bytes for ${purpose}: ${
+          this.byteLength - address
+        } bytes are left in the arena`,
       );
     }
     this.#used = end;

@@ -15,7 +15,7 @@ export function fuseAddIntoMatmul(nodes: readonly Node[], outputs: Iterable<Valu
   const uses = new Map<number, number>();
   const countUse = (value: Value) => uses.set(value.id, (uses.get(value.id) ?? 0) + 1);
   for (const value of outputs) countUse(value);
-  for (const node of nodes) { for (const input of node.inputs) if (input) countUse(input); }
+  for (const node of nodes) for (const input of node.inputs) if (input) countUse(input);
 
   const producer = new Map<number, Node>();
   const removed = new Set<Node>();
