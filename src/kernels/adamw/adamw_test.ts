@@ -5,7 +5,7 @@ import type { NumberArray, Operation } from "../../graph/operation.ts";
 import { availableMachines } from "../../machines/mod.ts";
 import { runOperation } from "../conformance.ts";
 import { adamwReference, type AdamwSettings } from "./reference.ts";
-import { adamwScalars, adamwSteps, writeAdamwScalars } from "./steps.ts";
+import { adamwScalarCount, adamwScalars, adamwSteps } from "./steps.ts";
 
 const settings: AdamwSettings = {
   learningRate: 0.1,
@@ -38,7 +38,6 @@ Deno.test("the AdamW reference reproduces PyTorch", () => {
 
 interface Attributes {
   readonly masked: boolean;
-  readonly decay: boolean;
 }
 
 /** Elements between weights, first and second moments in the state, which must stay what they are. */
@@ -55,20 +54,21 @@ const adamw: Operation<Attributes> = {
     throw new Error("The reference is adamwReference");
   },
   lower(
-    { attributes: { masked, decay }, inputs: [, gradients, scalars, norm, mask], outputs: [state], target },
+    { attributes: { masked }, inputs: [, gradients, scalars, norm, mask], outputs: [state], target },
   ) {
     const stride = state.type.shape[1];
     return adamwSteps({
-      weights: state.address,
-      firstMoment: state.address + 4 * stride,
-      secondMoment: state.address + 8 * stride,
-      gradients: gradients!.address,
-      scalars: scalars!.address,
-      norm: norm!.address,
-      mask: masked ? mask!.address : undefined,
-      count: stride - gap,
-      decay,
-      target,
+      ranges: [{
+        weights: state.address,
+        firstMoment: state.address + 4 * stride,
+        secondMoment: state.address + 8 * stride,
+        gradients: gradients!.address,
+        scalars: scalars!.address,
+        mask: masked ? mask!.address : undefined,
+        count: stride - gap,
+      }],
+      clip: norm!.address + 4,
+      workers: target.workers,
     });
   },
 };
@@ -109,8 +109,7 @@ function checkCase({ name, count, step, clip, masked, decay, change }: Case): vo
   const gradients = Float32Array.from({ length: count }, () => 0.01 * random.normal());
   change?.(state, gradients, stride);
   const mask = randomMask(random, count);
-  const scalars = new Float32Array(adamwScalars);
-  writeAdamwScalars(scalars, { ...settings, step });
+  const group = decay ? settings : { ...settings, weightDecay: 0 };
 
   const row = (array: ArrayLike<number>, index: number) =>
     Float64Array.from({ length: count }, (_, i) => array[index * stride + i]);
@@ -119,7 +118,7 @@ function checkCase({ name, count, step, clip, masked, decay, change }: Case): vo
   adamwReference(
     { weights, firstMoment, secondMoment },
     gradients,
-    decay ? settings : { ...settings, weightDecay: 0 },
+    group,
     step,
     Math.fround(clip),
     masked ? new Uint32Array(mask.buffer) : undefined,
@@ -128,16 +127,16 @@ function checkCase({ name, count, step, clip, masked, decay, change }: Case): vo
   const inputTypes: ValueType[] = [
     rows(3, stride),
     rows(count),
-    rows(adamwScalars),
+    rows(adamwScalarCount),
     rows(2),
     indices(mask.length),
   ];
-  const inputs: NumberArray[] = [state, gradients, scalars, Float32Array.of(1, clip), mask];
+  const inputs: NumberArray[] = [state, gradients, adamwScalars(group, step), Float32Array.of(1, clip), mask];
   for (const machine of availableMachines()) {
     for (const workers of [1, 2, 3]) {
       const where = `adamw "${name}", ${count} elements, ${workers} workers on ${machine.isa}, seed ${seed}`;
       const options = { machine, tile: machine.lanes, workers, shared: [0, 0] as const };
-      const [found] = runOperation(adamw, { masked, decay }, inputs, inputTypes, options);
+      const [found] = runOperation(adamw, { masked }, inputs, inputTypes, options);
       wanted.forEach((values, part) => {
         values.forEach((value, i) => {
           const result = found[part * stride + i];
@@ -205,27 +204,32 @@ Deno.test("the AdamW kernel changes nothing when the clip factor is not finite",
   }
 });
 
-Deno.test("AdamW and the mask's words are split between workers at the same places", () => {
-  const request = {
-    weights: 1 << 20,
-    gradients: 2 << 20,
-    firstMoment: 3 << 20,
-    secondMoment: 4 << 20,
-    mask: 5 << 20,
-    count: 1000,
-    decay: true,
+Deno.test("AdamW is split between workers at whole words of the mask, across ranges", () => {
+  const ranges = [1000, 5, 64, 333].map((count, index) => ({
+    weights: (index + 1) << 20,
+    gradients: 0,
+    firstMoment: 0,
+    secondMoment: 0,
+    mask: (index + 9) << 20,
     scalars: 64,
-    norm: 128,
-  };
-  const [step] = adamwSteps({ ...request, target: { workers: 3 } });
-  const names = Object.keys(step.calls[0][0].kernel.arguments);
-  let next = 0;
-  for (const [{ words }] of step.calls) {
-    const value = (name: string) => words[names.indexOf(name)];
-    assert.equal((value("weights") - request.weights) / 4, next);
-    assert.equal((value("mask") - request.mask) * 8, next);
-    assert.equal(next % 64, 0);
-    next += value("count");
-  }
-  assert.equal(next, request.count);
+    count,
+  }));
+  const [step] = adamwSteps({ ranges, clip: 4, workers: 3 });
+  const found = step.calls.flat().map(({ kernel, words }) => {
+    const value = (name: string) => words[Object.keys(kernel.arguments).indexOf(name)];
+    const range = value("weights") >> 20;
+    const from = (value("weights") - (range << 20)) / 4;
+    assert.equal(from % 64, 0);
+    assert.equal((value("mask") - ((range + 8) << 20)) * 8, from);
+    return { range, from, count: value("count") };
+  });
+  assert.equal(step.calls.length, 3);
+  ranges.forEach(({ count }, index) => {
+    let next = 0;
+    for (const call of found.filter(({ range }) => range === index + 1)) {
+      assert.equal(call.from, next);
+      next += call.count;
+    }
+    assert.equal(next, count);
+  });
 });

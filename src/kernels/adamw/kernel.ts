@@ -9,10 +9,9 @@ import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_mac
 import { type ArgumentReader, defineKernel, type Kernel } from "../kernel.ts";
 import { smallestMoment } from "./reference.ts";
 
-/** Order of the f32 words of the scalars block: see `writeAdamwScalars`. */
+/** Order of the f32 words of the scalars block: see `adamwScalars`. */
 export const scalarWords = [
   "decay",
-  "noDecay",
   "stepSize",
   "inverseRootCorrection2",
   "oneMinusBeta1",
@@ -30,8 +29,6 @@ export const adamwArguments = {
   /** First word of the bitset; any address where there is no mask. */
   mask: "pointer",
   scalars: "pointer",
-  /** The factor of the weights before the update: one of the first two scalars. */
-  decay: "pointer",
   clip: "pointer",
   count: "integer",
 } as const;
@@ -75,7 +72,6 @@ interface Cursors {
   readonly firstMoment: Integer;
   readonly secondMoment: Integer;
   readonly scalars: Integer;
-  readonly decay: Integer;
 }
 
 /** Constants in every lane. */
@@ -98,7 +94,6 @@ function emitRange(
     firstMoment: args.pointer("firstMoment"),
     secondMoment: args.pointer("secondMoment"),
     scalars: args.pointer("scalars"),
-    decay: args.pointer("decay"),
   };
   const constants: Constants = { clip, zero: vm.vector(), smallest: vm.vector(), signless: vm.vector() };
   vm.constantF32(constants.zero, 0);
@@ -181,7 +176,7 @@ function emitLaneBits(vm: VectorMachine): Vector {
 /** Updates one vector, or its first `count` elements, and moves the cursors on by a whole vector. */
 function emitVector(
   vm: VectorMachine,
-  { weights, gradients, firstMoment, secondMoment, scalars, decay }: Cursors,
+  { weights, gradients, firstMoment, secondMoment, scalars }: Cursors,
   { clip, zero, smallest, signless }: Constants,
   mask: { readonly word: Vector; readonly laneBit: Vector } | undefined,
   count: Integer | undefined,
@@ -224,8 +219,7 @@ function emitVector(
   vm.add(other, other, readScalar("epsilon"));
   vm.divide(other, m, other);
   const w = load(weights);
-  vm.broadcast(scalar, decay, 0);
-  vm.multiply(w, w, scalar);
+  vm.multiply(w, w, readScalar("decay"));
   vm.fmaNegated(w, other, readScalar("stepSize"));
 
   if (mask) {

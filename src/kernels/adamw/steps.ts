@@ -5,8 +5,8 @@
  * the scalars block (`adamwScalars`), and the clip factor that `globalNormSteps` leaves.
  * @module
  */
-import { splitRange, type Step, type Target } from "../../graph/operation.ts";
-import { callKernel } from "../kernel.ts";
+import { splitRange, type Step } from "../../graph/operation.ts";
+import { callKernel, type KernelCall } from "../kernel.ts";
 import { adamwKernel, adamwMaskedKernel, scalarWords } from "./kernel.ts";
 import type { AdamwSettings } from "./reference.ts";
 
@@ -16,17 +16,13 @@ export type { AdamwSettings } from "./reference.ts";
 const grain = 64;
 
 /** f32 elements of a scalars block. */
-export const adamwScalars: number = scalarWords.length;
+export const adamwScalarCount: number = scalarWords.length;
 
-/** Fills a scalars block for a step, counted from 1. Powers and quotients are formed in float64. */
-export function writeAdamwScalars(
-  block: Float32Array,
-  settings: AdamwSettings & { readonly step: number },
-): void {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = settings;
+/** The content of a scalars block for a step, counted from 1. Powers and quotients are formed in float64. */
+export function adamwScalars(settings: AdamwSettings, step: number): Float32Array {
+  const { learningRate, beta1, beta2, epsilon, weightDecay } = settings;
   const values: Record<(typeof scalarWords)[number], number> = {
     decay: 1 - learningRate * weightDecay,
-    noDecay: 1,
     stepSize: learningRate / (1 - beta1 ** step),
     inverseRootCorrection2: 1 / Math.sqrt(1 - beta2 ** step),
     oneMinusBeta1: 1 - beta1,
@@ -34,48 +30,71 @@ export function writeAdamwScalars(
     oneMinusBeta2: 1 - beta2,
     epsilon,
   };
-  block.set(scalarWords.map((word) => values[word]));
+  return Float32Array.from(scalarWords, (word) => values[word]);
 }
 
-/** A range of parameters to update. Addresses are bytes from the arena's start. */
-export interface AdamwRequest {
+/** A range of parameters that share a scalars block. Addresses are bytes from the arena's start. */
+export interface AdamwRange {
+  /** Updated in place, as both moments are. */
   readonly weights: number;
+  /** Only read. */
   readonly gradients: number;
+  /** Running mean of the gradients. */
   readonly firstMoment: number;
+  /** Running mean of their squares. */
   readonly secondMoment: number;
   /** Bitset of 32-bit words: element i is kept when bit i mod 32 of word ⌊i / 32⌋ is set. Absent: all are kept. */
   readonly mask?: number;
+  /** A block of `adamwScalarCount` elements, filled with `adamwScalars` before the step runs. */
+  readonly scalars: number;
   /** Elements of the range. */
   readonly count: number;
-  /** Whether the weights decay. */
-  readonly decay: boolean;
-  /** A block of `adamwScalars` elements, filled by `writeAdamwScalars` before the step runs. */
-  readonly scalars: number;
-  /** The result of `globalNormSteps`: gradients are multiplied by its clip factor. */
-  readonly norm: number;
-  readonly target: Pick<Target, "workers">;
+}
+
+/** What to update. */
+export interface AdamwRequest {
+  /** Disjoint ranges, each with its own decay and mask. */
+  readonly ranges: readonly AdamwRange[];
+  /** Address of the f32 that gradients are multiplied by: the second element of `globalNormSteps`' result. */
+  readonly clip: number;
+  /** Workers that share the step. */
+  readonly workers: number;
 }
 
 /**
- * One step that updates a range as `adamwReference` says. Pruned elements leave with w = m = v = 0, whatever their
+ * One step that updates all ranges as `adamwReference` says. Pruned elements leave with w = m = v = 0, whatever their
  * gradient. When the clip factor is NaN or infinite (the global norm was not finite) nothing is changed at all.
+ *
+ * The ranges are laid end to end and split between the workers at multiples of 64 elements of a range.
  */
-export function adamwSteps(request: AdamwRequest): Step[] {
-  const { weights, gradients, firstMoment, secondMoment, mask, count, decay, scalars, norm, target } =
-    request;
-  const kernel = mask === undefined ? adamwKernel : adamwMaskedKernel;
-  const calls = splitRange(count, target.workers, grain).map(({ begin, end }) =>
-    begin === end ? [] : [callKernel(kernel, {
-      weights: weights + 4 * begin,
-      gradients: gradients + 4 * begin,
-      firstMoment: firstMoment + 4 * begin,
-      secondMoment: secondMoment + 4 * begin,
-      mask: (mask ?? 0) + begin / 8,
-      scalars,
-      decay: scalars + 4 * scalarWords.indexOf(decay ? "decay" : "noDecay"),
-      clip: norm + 4,
-      count: end - begin,
-    })]
-  );
+export function adamwSteps({ ranges, clip, workers }: AdamwRequest): Step[] {
+  const unitsOf = (range: AdamwRange) => Math.ceil(range.count / grain);
+  const units = ranges.reduce((sum, range) => sum + unitsOf(range), 0);
+  const calls = splitRange(units, workers).map(({ begin, end }) => {
+    const share: KernelCall[] = [];
+    let firstUnit = 0;
+    for (const range of ranges) {
+      const from = grain * (Math.max(begin, firstUnit) - firstUnit);
+      const to = Math.min(range.count, grain * (end - firstUnit));
+      if (from < to) share.push(callRange(range, from, to, clip));
+      firstUnit += unitsOf(range);
+    }
+    return share;
+  });
   return [{ name: "adamw", calls }];
+}
+
+/** The call for elements [from, to) of a range. */
+function callRange(range: AdamwRange, from: number, to: number, clip: number): KernelCall {
+  const { mask } = range;
+  return callKernel(mask === undefined ? adamwKernel : adamwMaskedKernel, {
+    weights: range.weights + 4 * from,
+    gradients: range.gradients + 4 * from,
+    firstMoment: range.firstMoment + 4 * from,
+    secondMoment: range.secondMoment + 4 * from,
+    mask: mask === undefined ? 0 : mask + from / 8,
+    scalars: range.scalars,
+    clip,
+    count: to - from,
+  });
 }

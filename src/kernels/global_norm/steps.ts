@@ -2,52 +2,70 @@
  * The norm of all gradients as steps of a plan. Not a graph operation: it reads the arena where the gradients lie.
  * @module
  */
-import { splitRange, type Step, type Target } from "../../graph/operation.ts";
-import { callKernel } from "../kernel.ts";
+import { splitRange, type Step } from "../../graph/operation.ts";
+import { callKernel, type KernelCall } from "../kernel.ts";
 import { chunkElements, clipFactorKernel, sumOfSquaresKernel } from "./kernel.ts";
+
+/** A range of f32 elements in the arena. */
+export interface FlatRange {
+  /** Bytes from the arena's start. */
+  readonly address: number;
+  /** Elements. */
+  readonly count: number;
+}
 
 /** Where the gradients are and where the results go. Addresses are bytes from the arena's start. */
 export interface GlobalNormRequest {
-  readonly gradients: number;
-  /** Elements of the gradients. */
-  readonly count: number;
-  /** Room for `globalNormPartials(count)` f32 elements, written by the first step. */
+  /** All gradients, in the order they are summed. */
+  readonly gradients: readonly FlatRange[];
+  /** Room for `globalNormPartials(gradients)` f32 elements, written by the first step. */
   readonly partials: number;
   /** Room for two f32 elements: the norm and the clip factor. */
   readonly result: number;
   /** Norm above which gradients are scaled down; 0 or less for never. */
   readonly maximumNorm: number;
-  readonly target: Pick<Target, "workers">;
+  /** Workers that share the first step. */
+  readonly workers: number;
 }
 
 /** Elements of `GlobalNormRequest.partials`. */
-export function globalNormPartials(count: number): number {
-  return Math.ceil(count / chunkElements);
+export function globalNormPartials(gradients: readonly FlatRange[]): number {
+  return gradients.reduce((sum, { count }) => sum + chunksOf(count), 0);
 }
 
 /**
  * Two steps that leave [norm, clip] at `result`: see `globalNormReference` for what they are.
  *
- * A chunk's partial sum belongs to one worker and the partials are added in order by the first worker, so the result
- * does not depend on the number of workers.
+ * Every range is cut into chunks of 16384 elements. A chunk's partial sum belongs to one worker and the partials are
+ * added in order by the first worker, so the result does not depend on the number of workers.
  */
 export function globalNormSteps(request: GlobalNormRequest): Step[] {
-  const { gradients, count, partials, result, maximumNorm, target: { workers } } = request;
-  const sums = splitRange(count, workers, chunkElements).map(({ begin, end }) =>
-    begin === end ? [] : [callKernel(sumOfSquaresKernel, {
-      gradients: gradients + 4 * begin,
-      partials: partials + 4 * (begin / chunkElements),
-      count: end - begin,
-    })]
-  );
-  const clip = callKernel(clipFactorKernel, {
-    partials,
-    count: globalNormPartials(count),
-    maximumNorm,
-    result,
+  const { gradients, partials, result, maximumNorm, workers } = request;
+  const partialCount = globalNormPartials(gradients);
+  const sums = splitRange(partialCount, workers).map(({ begin, end }) => {
+    const calls: KernelCall[] = [];
+    let firstChunk = 0;
+    for (const { address, count } of gradients) {
+      const from = Math.max(begin, firstChunk) - firstChunk;
+      const to = Math.min(end - firstChunk, chunksOf(count));
+      if (from < to) {
+        calls.push(callKernel(sumOfSquaresKernel, {
+          gradients: address + 4 * chunkElements * from,
+          partials: partials + 4 * (firstChunk + from),
+          count: Math.min(count, chunkElements * to) - chunkElements * from,
+        }));
+      }
+      firstChunk += chunksOf(count);
+    }
+    return calls;
   });
+  const clip = callKernel(clipFactorKernel, { partials, count: partialCount, maximumNorm, result });
   return [
     { name: "globalNorm.partials", calls: sums },
     { name: "globalNorm.result", calls: sums.map((_, worker) => worker === 0 ? [clip] : []) },
   ];
+}
+
+function chunksOf(count: number): number {
+  return Math.ceil(count / chunkElements);
 }
