@@ -5,17 +5,25 @@
 
 /** What an optimiser step is told, for one group of parameters. */
 export interface AdamwSettings {
+  /** Step size, before bias correction. */
   readonly learningRate: number;
+  /** Share of the first moment that is kept each step. */
   readonly beta1: number;
+  /** Share of the second moment that is kept each step. */
   readonly beta2: number;
+  /** Added to the root of the corrected second moment. */
   readonly epsilon: number;
+  /** Multiplied by the learning rate: the share of a weight that decays each step. */
   readonly weightDecay: number;
 }
 
 /** The state of a range of parameters, updated in place. */
 export interface AdamwState {
+  /** The parameters. */
   readonly weights: Float64Array | Float32Array;
+  /** Running mean of the gradients. */
   readonly firstMoment: Float64Array | Float32Array;
+  /** Running mean of their squares. */
   readonly secondMoment: Float64Array | Float32Array;
 }
 

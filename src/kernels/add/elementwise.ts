@@ -25,6 +25,7 @@ const grain = 64;
 export interface Elementwise {
   /** Operation and types: the kernel's key. */
   readonly key: string;
+  /** Operands the result is made from. */
   readonly operands: 1 | 2;
   /** Vectors in an iteration. More than one pays only when the body is short. */
   readonly unroll: number;

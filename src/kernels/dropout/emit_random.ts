@@ -7,7 +7,9 @@ import { mix32 } from "../../core/random.ts";
 
 /** The two words of a random key, in every lane. */
 export interface KeyVectors {
+  /** Combined with the index before mixing. */
   readonly low: Vector;
+  /** Added between the two mixings. */
   readonly high: Vector;
 }
 

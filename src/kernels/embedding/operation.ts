@@ -93,8 +93,9 @@ export const embedding: Operation<Record<string, never>> = {
   },
 };
 
-/** How many rows the table has. */
+/** What the operands do not tell. */
 export interface EmbeddingGradientAttributes {
+  /** Rows of the table. */
   readonly rows: number;
 }
 

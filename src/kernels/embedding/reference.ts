@@ -4,9 +4,11 @@
  */
 import type { NumberArray } from "../../graph/operation.ts";
 
-/** A row-major table [rows, features] and, by column, the row wanted of it; −1 for none. */
+/** A table and what is wanted of it. */
 export interface Lookup {
+  /** Row-major [rows, features]. */
   readonly table: NumberArray;
+  /** By column, the row wanted; −1 for none. */
   readonly ids: NumberArray;
 }
 

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
-import { defineKernel } from "../kernel.ts";
+import { defineKernel, type Kernel } from "../kernel.ts";
 
 /** Elements of a chunk: the unit of a partial sum. Fixed, so that the sum does not depend on the workers. */
 export const chunkElements = 16384;
@@ -11,14 +11,16 @@ export const chunkElements = 16384;
 /** Independent sums in a chunk, so that additions overlap; a power of two. */
 const accumulators = 4;
 
+const sumArguments = { gradients: "pointer", partials: "pointer", count: "integer" } as const;
+
 /**
  * partials[k] = Σ of gradients² over the k-th chunk of 16384 elements; the last chunk may be shorter.
  *
  * Numerics: 4 · lanes sums in f32, then added in a fixed tree. Overflows to ∞ where a square does.
  */
-export const sumOfSquaresKernel = defineKernel({
+export const sumOfSquaresKernel: Kernel<typeof sumArguments> = defineKernel({
   key: "sum_of_squares_f32",
-  arguments: { gradients: "pointer", partials: "pointer", count: "integer" },
+  arguments: sumArguments,
   emit(vm, args) {
     const gradients = args.pointer("gradients");
     const partials = args.pointer("partials");
@@ -73,15 +75,22 @@ function emitSumOfSquares(
   vm.free(value, iterations);
 }
 
+const clipArguments = {
+  partials: "pointer",
+  count: "integer",
+  maximumNorm: "float",
+  result: "pointer",
+} as const;
+
 /**
  * result = [norm, clip]: norm = √Σ partials, clip = min(1, maximumNorm / (norm + 10⁻⁶)), as PyTorch's
  * `clip_grad_norm_`; 1 when maximumNorm ≤ 0; NaN when the norm is NaN or infinite.
  *
  * Numerics: partials are added in order with Neumaier's correction, so thousands of them cost no accuracy.
  */
-export const clipFactorKernel = defineKernel({
+export const clipFactorKernel: Kernel<typeof clipArguments> = defineKernel({
   key: "clip_factor_f32",
-  arguments: { partials: "pointer", count: "integer", maximumNorm: "float", result: "pointer" },
+  arguments: clipArguments,
   emit(vm, args) {
     const [norm, clip, one] = [vm.vector(), vm.vector(), vm.vector()];
     emitSum(vm, args.pointer("partials"), args.integer("count"), norm);

@@ -33,9 +33,11 @@ export const layerNormArguments = {
 
 /** What is baked into a layer norm kernel. */
 export interface LayerNormKernelOptions {
+  /** Columns in a tile. */
   readonly tile: number;
   /** Vectors of columns in a strip. */
   readonly vectors: number;
+  /** Whether a second matrix is added first. */
   readonly residual: boolean;
   /** Whether the statistics are stored. */
   readonly training: boolean;

@@ -14,6 +14,7 @@ export interface Strips {
   readonly vectors: number;
   /** Columns in a strip. */
   readonly width: number;
+  /** Strips in the matrix. */
   readonly count: number;
 }
 
