@@ -17,7 +17,7 @@ export interface Block {
 }
 
 /** Temporaries `emitGelu` takes while all accumulators are live. */
-const geluTemporaries = 5;
+export const geluTemporaries = 5;
 
 /**
  * The block of at most `maximumRows` with the fewest loads per fma that fits the registers. Its `vectors` divide

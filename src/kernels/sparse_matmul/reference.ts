@@ -1,0 +1,35 @@
+/**
+ * The sparse product as plain loops over the stored weights, in float64; Float64Array in, Float64Array out.
+ * @module
+ */
+import type { NumberArray } from "../../graph/operation.ts";
+import { gelu } from "../gelu/reference.ts";
+import { type Activation, resultArray } from "../matmul/reference.ts";
+import { forEachStored, type PackedStructure } from "./pack.ts";
+
+/**
+ * y[n, c] = act(bias[n] + Σ weight[n, k] · x[k, c] over stored weights) + addend[n, c]; matrices row-major.
+ *
+ * A weight that is not stored contributes nothing, even where x is NaN or infinite; a zero inside a stored 4x1 block
+ * multiplies like any weight.
+ */
+export function sparseMatmulReference(
+  structure: PackedStructure,
+  activation: Activation,
+  columns: number,
+  x: NumberArray,
+  packed: Uint8Array,
+  bias: NumberArray | undefined,
+  addend: NumberArray | undefined,
+): Float32Array | Float64Array {
+  const sums = Float64Array.from(
+    { length: structure.rows * columns },
+    (_, i) => bias?.[Math.floor(i / columns)] ?? 0,
+  );
+  forEachStored(packed, structure, (row, input, weight) => {
+    for (let c = 0; c < columns; c++) sums[row * columns + c] += weight * x[input * columns + c];
+  });
+  const y = resultArray(x, sums.length);
+  sums.forEach((sum, i) => y[i] = (activation === "gelu" ? gelu(sum) : sum) + (addend ? addend[i] : 0));
+  return y;
+}
