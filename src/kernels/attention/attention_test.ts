@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import type { RandomStream } from "../../core/random.ts";
+import fc from "fast-check";
+import { randomKey, RandomStream } from "../../core/random.ts";
 import { indices, rows, tiled } from "../../graph/graph.ts";
 import type { NumberArray } from "../../graph/operation.ts";
 import { availableMachines } from "../../machines/mod.ts";
@@ -58,7 +59,7 @@ const batches: readonly Batch[] = [
   },
   { name: "four heads of 32", heads: 4, headSize: 32, lengths: () => [13, 21, 9, 40] },
   { name: "heads of 64", heads: 2, headSize: 64, lengths: () => [50, 3, 77], training: false },
-  { name: "longer than a page of scores", heads: 1, headSize: 4, lengths: () => [5, 300] },
+  { name: "a long sequence", heads: 1, headSize: 4, lengths: () => [5, 300] },
   {
     name: "probabilities dropped",
     heads: 3,
@@ -134,6 +135,45 @@ function backwardCase(batch: Batch): ConformanceCase<AttentionAttributes> {
 Deno.test("attention conforms", (t) => conform(t, attention, batches.map(forwardCase)));
 
 Deno.test("attentionGradient conforms", (t) => conform(t, attentionGradient, batches.map(backwardCase)));
+
+Deno.test("attention and its gradient agree with the reference on random batches", () => {
+  const machines = availableMachines();
+  fc.assert(
+    fc.property(
+      fc.array(fc.nat(23), { maxLength: 12 }),
+      fc.constantFrom([1, 2], [2, 5], [3, 4]),
+      fc.constantFrom(0, 0.2),
+      fc.constantFrom(16, 48),
+      fc.integer({ min: 1, max: 5 }),
+      fc.nat(),
+      (list, [heads, headSize], dropout, tile, workers, seed) => {
+        const machine = machines[seed % machines.length];
+        const request = { tile, random: new RandomStream(randomKey(seed)) };
+        const batch: Batch = { name: "random", heads, headSize, dropout, lengths: () => list };
+        for (
+          const [operation, oneCase] of [
+            [attention, forwardCase(batch)],
+            [attentionGradient, backwardCase(batch)],
+          ] as const
+        ) {
+          const { attributes, inputs, inputTypes } = oneCase.build(request);
+          const outputTypes = operation.infer(inputTypes, attributes);
+          const expected = operation.reference(inputs, { attributes, inputTypes, outputTypes });
+          const found = runOperation(operation, attributes, inputs, inputTypes, { machine, tile, workers });
+          const { relative, absolute } = oneCase.tolerance;
+          found.forEach((result, output) =>
+            result.forEach((value, i) => {
+              const wanted = expected[output][i];
+              const close = Math.abs(value - wanted) <= absolute + relative * Math.abs(wanted);
+              assert(close, `${operation.name} output ${output}, element ${i} is ${value}, wanted ${wanted}`);
+            })
+          );
+        }
+      },
+    ),
+    { numRuns: 40 },
+  );
+});
 
 Deno.test("attention has the gradient of its reference", () => {
   for (const dropout of [0, 0.4]) {
@@ -218,7 +258,10 @@ Deno.test("attention: NaN and ∞ in a sequence or in the padding stay there, fo
             assert.equal(affected[column], operand > 0 || column === 6);
           }
           for (const gradient of gradients.slice(0, 2)) {
-            assert(columnsWithNaN(gradient, columns).some(Boolean), "NaN must reach the gradients of q and k");
+            assert(
+              columnsWithNaN(gradient, columns).some(Boolean),
+              "NaN must reach the gradients of q and k",
+            );
           }
         }
       }

@@ -27,10 +27,13 @@ import { dropoutKeys } from "./reference.ts";
 
 /** Constants baked into the code. */
 export interface AttentionShape {
+  /** Heads; together they own all rows of the matrices. */
   readonly heads: number;
+  /** Rows of a head, at least 1. */
   readonly headSize: number;
   /** Columns in a tile. */
   readonly tile: number;
+  /** Whether probabilities are dropped out. */
   readonly dropout: boolean;
 }
 
@@ -131,7 +134,7 @@ export const spanBytes = 16;
 /** Iterations of a product's feature loop that are written out. */
 const unroll = 4;
 
-/** Reads a pointer argument: a fresh register, freed by whoever called. */
+/** Reads a pointer argument into a fresh register, which the emitter frees. */
 export type PointerArgument = () => Integer;
 
 /** Emits the parts of an attention kernel. Holds one integer register, the frame pointer. */
@@ -143,6 +146,7 @@ export class AttentionEmitter {
   readonly #shape: AttentionShape;
   readonly #frame: Integer;
 
+  /** Starts a kernel of that shape. */
   constructor(vm: VectorMachine, args: ItemArgumentReader, shape: AttentionShape) {
     this.blocking = blocking({ lanes: vm.lanes, vectorRegisters: vm.vectorRegisters, tile: shape.tile });
     this.#vm = vm;
@@ -168,6 +172,7 @@ export class AttentionEmitter {
       this.#locateItem();
       const length = this.#read(slot.length);
       vm.when(length, "greater", 0, () => {
+        vm.free(length);
         this.#locateFirstTile();
         const { vectors, broadcasts } = this.blocking;
         const blockWidths = Array.from({ length: vectors }, (_, index) => (index + 1) * vm.lanes);
@@ -176,7 +181,6 @@ export class AttentionEmitter {
         this.#listSpans("blocks", vectors * vm.lanes, blockWidths);
         body();
       });
-      vm.free(length);
       this.#increase(slot.head, this.#args.integer("workers"));
     });
     vm.free(items, this.#frame);
@@ -189,14 +193,11 @@ export class AttentionEmitter {
       const choose = (vectors: number) => {
         if (vectors === this.blocking.vectors) return body(block, vectors);
         const count = this.#load(block, span.count);
-        vm.when(
-          count,
-          "lessOrEqual",
-          vectors * vm.lanes,
-          () => body(block, vectors),
-          () => choose(vectors + 1),
-        );
-        vm.free(count);
+        vm.when(count, "lessOrEqual", vectors * vm.lanes, () => {
+          // Compared already: the body may have the register.
+          vm.free(count);
+          body(block, vectors);
+        }, () => choose(vectors + 1));
       };
       choose(1);
     });
@@ -229,28 +230,25 @@ export class AttentionEmitter {
         const columns = this.vectors(vectors);
         const element = vm.vector();
         for (let d = 0; d < count; d++) {
-          const row = d * tile * 4;
-          columns.forEach((column, v) => vm.load(column, lanes, row + v * vm.lanes * 4));
+          columns.forEach((column, v) => vm.load(column, lanes, v * vm.lanes * 4));
           for (let b = 0; b < broadcasts; b++) {
-            vm.broadcast(element, broadcast, row + b * 4);
+            vm.broadcast(element, broadcast, b * 4);
             columns.forEach((column, v) => vm.fma(sums[b * vectors + v], element, column));
           }
+          vm.addInteger(lanes, lanes, tile * 4);
+          vm.addInteger(broadcast, broadcast, tile * 4);
         }
         vm.free(element, ...columns);
       };
       if (headSize >= unroll) {
         const rounds = this.#take(Math.floor(headSize / unroll));
-        vm.repeat(rounds, () => {
-          features(unroll);
-          vm.addInteger(lanes, lanes, unroll * tile * 4);
-          vm.addInteger(broadcast, broadcast, unroll * tile * 4);
-        });
+        vm.repeat(rounds, () => features(unroll));
         vm.free(rounds);
       }
       if (headSize % unroll > 0) features(headSize % unroll);
       vm.free(lanes, broadcast);
 
-      const row = this.rowAddress(scores, group, sums.length / broadcasts * vm.lanes * 4);
+      const row = this.rowAddress(scores, group, vectors * vm.lanes * 4);
       sums.forEach((sum, index) => vm.store(row, index * vm.lanes * 4, sum));
       vm.free(row, ...sums);
     });
@@ -512,21 +510,19 @@ export class AttentionEmitter {
     const vm = this.#vm;
     const { heads, headSize, tile } = this.#shape;
     const entry = this.#args.pointer(table);
-    const firstTile = this.#read(slot.firstTile);
+    const tileStart = this.#read(slot.firstTile);
     const end = this.#read(slot.begin);
     const length = this.#read(slot.length);
     vm.addInteger(end, end, length);
     vm.free(length);
-    const tileStart = vm.integer();
-    vm.forRange(tileStart, firstTile, end, tile, () => {
-      const from = this.#read(slot.begin);
-      vm.subtractInteger(from, from, tileStart);
-      vm.when(from, "less", 0, () => vm.setInteger(from, 0));
+    vm.forRange(tileStart, tileStart, end, tile, () => {
+      const position = this.#read(slot.begin);
+      vm.subtractInteger(position, position, tileStart);
+      vm.when(position, "less", 0, () => vm.setInteger(position, 0));
       const to = vm.integer();
       vm.subtractInteger(to, end, tileStart);
       vm.when(to, "greater", tile, () => vm.setInteger(to, tile));
-      const position = vm.integer();
-      vm.forRange(position, from, to, step, () => {
+      vm.forRange(position, position, to, step, () => {
         const count = vm.integer();
         vm.subtractInteger(count, to, position);
         vm.when(count, "greater", step, () => vm.setInteger(count, step));
@@ -547,9 +543,9 @@ export class AttentionEmitter {
         vm.addInteger(entry, entry, spanBytes);
         vm.free(count, start);
       });
-      vm.free(from, to, position);
+      vm.free(to, position);
     });
-    vm.free(firstTile, end, tileStart);
+    vm.free(end, tileStart);
     const start = this.#args.pointer(table);
     vm.subtractInteger(entry, entry, start);
     vm.shiftRightInteger(entry, entry, Math.log2(spanBytes));

@@ -58,7 +58,7 @@ interface Sweep {
   /** Numbers of the dropout bits of the first row, and how far the next row is. */
   readonly indices: readonly Vector[];
   readonly indexStep: number;
-  /** −logSumExp and delta of vector v. */
+  /** Log-sum-exp and delta for vector v of the current row. */
   statistics(v: number): { readonly logSumExp: Vector; readonly delta: Vector };
   /** Called before the vectors of each row, and after. */
   beginRow(): void;

@@ -5,13 +5,14 @@
 import type { ValueType } from "../../graph/graph.ts";
 import { type Operand, shapeError, splitRange, type Target } from "../../graph/operation.ts";
 import { dropThreshold, streamWord } from "../dropout/emit_random.ts";
-import { callKernel, type KernelCall } from "../kernel.ts";
-import { type AttentionShape, blocking, frameBytes, spanBytes } from "./emitter.ts";
+import { type ArgumentValues, callKernel, type KernelCall } from "../kernel.ts";
+import { type AttentionShape, blocking, frameBytes, itemArguments, spanBytes } from "./emitter.ts";
 import { zeroPaddingKernel } from "./padding_kernel.ts";
 import type { AttentionSizes } from "./reference.ts";
 
 /** How a sequence attends to itself. */
 export interface AttentionAttributes {
+  /** Heads; divides the rows of the matrices. */
   readonly heads: number;
   /** Probability that an attention probability is dropped, in [0, 1). Above 0 the seed is needed. */
   readonly dropout: number;
@@ -65,14 +66,23 @@ export function attentionShape(
 
 /** Byte offsets of a worker's scratch arrays, and their size. */
 export interface ScratchLayout {
+  /** Words of the kernel's loops that do not fit into registers. */
   readonly frame: number;
+  /** Where rows of a block are shifted before a partial store. */
   readonly staging: number;
+  /** Span list: the parts of a sequence in each tile. */
   readonly runs: number;
+  /** Span list: columns that are broadcast together. */
   readonly groups: number;
+  /** Span list: columns that run in the lanes. */
   readonly blocks: number;
+  /** One block wide row per column of a sequence. */
   readonly scores: number;
+  /** Another such array, for the gradient. */
   readonly gradScores: number;
+  /** One number per column of a sequence, for the gradient. */
   readonly delta: number;
+  /** Size of all together. */
   readonly bytes: number;
 }
 
@@ -115,7 +125,7 @@ export function itemValues(
   scratchAddress: number,
   worker: number,
   workers: number,
-) {
+): ArgumentValues<typeof itemArguments> {
   const items = (offsets.type.shape[0] - 1) * attributes.heads;
   return {
     items: Math.max(0, Math.ceil((items - worker) / workers)),

@@ -10,8 +10,11 @@ import { isKept } from "../dropout/reference.ts";
 
 /** Sizes and dropout of one attention. */
 export interface AttentionSizes {
+  /** Heads. */
   readonly heads: number;
+  /** Rows of a head. */
   readonly headSize: number;
+  /** Columns of the matrices, padding included. */
   readonly columns: number;
   /** Probability that an attention probability is dropped; 0 needs no seed. */
   readonly dropout: number;
@@ -21,7 +24,9 @@ export interface AttentionSizes {
 
 /** What backward needs besides the operands of forward. */
 export interface AttentionSaved {
+  /** Gradient of `context`. */
   readonly gradContext: NumberArray;
+  /** Result of forward. */
   readonly context: NumberArray;
   /** [heads, columns] */
   readonly logSumExp: NumberArray;
@@ -150,7 +155,10 @@ function dot(
   return sum;
 }
 
-/** Room for keys in the numbering of the dropout bits: element (query, head, key) has the index below. */
+/**
+ * Room for keys in the numbering of the dropout bits: (query, head, key) is number (query · heads + head) · 512 + key.
+ * Longer sequences work, but their decisions repeat those of the next head.
+ */
 export const dropoutKeys = 512;
 
 /** What a probability is multiplied by: 0 where it is dropped, 1/(1 − rate) where it is kept. */

@@ -60,24 +60,25 @@ export function selectColumnsGradientKernel(tile: number): ColumnKernel {
 function emitGather(vm: VectorMachine, args: Arguments, tile: number): void {
   const value = vm.vector();
   forEachSelected(vm, args, tile, (selection, column) => {
-    const rows = args.integer("rows");
     vm.when(column, "less", 0, () => {
+      const rows = args.integer("rows");
       vm.constantF32(value, 0);
       vm.repeat(rows, () => {
         vm.storeLane0(selection, 0, value);
         vm.addInteger(selection, selection, tile * 4);
       });
+      vm.free(rows);
     }, () => {
       const whole = wholeAddress(vm, args, tile, column);
+      const rows = args.integer("rows");
       vm.repeat(rows, () => {
         vm.broadcast(value, whole, 0);
         vm.storeLane0(selection, 0, value);
         vm.addInteger(whole, whole, tile * 4);
         vm.addInteger(selection, selection, tile * 4);
       });
-      vm.free(whole);
+      vm.free(whole, rows);
     });
-    vm.free(rows);
   });
   vm.free(value);
 }
@@ -88,8 +89,8 @@ function emitScatter(vm: VectorMachine, args: Arguments, tile: number): void {
   const sum = vm.vector();
   forEachSelected(vm, args, tile, (selection, column) => {
     vm.when(column, "greaterOrEqual", 0, () => {
-      const rows = args.integer("rows");
       const whole = wholeAddress(vm, args, tile, column);
+      const rows = args.integer("rows");
       vm.repeat(rows, () => {
         vm.broadcast(value, selection, 0);
         vm.broadcast(sum, whole, 0);

@@ -46,6 +46,7 @@ export const selectColumns: Operation<Record<never, never>> = {
 
 /** How wide the matrix was that the columns were selected from. */
 export interface SelectColumnsGradientAttributes {
+  /** Columns of that matrix, padding included. */
   readonly columns: number;
 }
 
