@@ -21,6 +21,9 @@ import {
   type PipelineTask,
   type TextClassificationPipeline,
 } from "./src/infer/pipeline.ts";
+import { openModel } from "./src/checkpoint/model_folder.ts";
+import { Session, type SessionOptions } from "./src/infer/session.ts";
+import { selectMachine } from "./src/machines/mod.ts";
 import { WorkerPool } from "./workers/pool.ts";
 
 export { InputError, UnsupportedError } from "./src/core/errors.ts";
@@ -39,6 +42,7 @@ export {
 } from "./src/finetune/mod.ts";
 export type { Evaluation } from "./src/finetune/metrics.ts";
 export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
+export type { Session, SessionInput } from "./src/infer/session.ts";
 export type { EvaluationRecord } from "./src/finetune/state.ts";
 export type {
   CallOptions,
@@ -80,4 +84,27 @@ export function pipeline(
   options: PipelineOptions = {},
 ): Promise<TextClassificationPipeline> {
   return openPipeline(task, model, options, (executor) => WorkerPool.create(executor));
+}
+
+/** How `openSession` runs a model. */
+export interface OpenSessionOptions extends Pick<SessionOptions, "maximumTokens" | "dense"> {
+  /** Worker threads; default: all cores. */
+  readonly threads?: number;
+  /** Instruction set; default: the fastest there is. */
+  readonly isa?: string;
+}
+
+/**
+ * Opens a model folder (or hub id) for token ids in, logits out: what `pipeline` is built on, for callers that
+ * tokenise themselves. `dispose()` the session in the end.
+ *
+ * @throws InputError when the folder holds no usable model.
+ */
+export async function openSession(model: string, options: OpenSessionOptions = {}): Promise<Session> {
+  return await Session.open(await openModel(model), {
+    ...options,
+    machine: selectMachine(options.isa),
+    threads: options.threads ?? navigator.hardwareConcurrency,
+    createExecutor: (executor) => WorkerPool.create(executor),
+  });
 }

@@ -199,11 +199,17 @@ function sizeOfRun(
   { machine, threads }: { machine: Machine; threads: number },
 ): RunSize {
   const { lanes, vectorRegisters } = machine;
-  const tile = Math.min(tileVectors * lanes, alignUp(tokens, lanes));
+  // A power of two, so that sparse kernels turn an input's number into an address with a shift.
+  const tile = Math.min(tileVectors * lanes, powerOfTwo(alignUp(tokens, lanes)));
   const grain = tokens <= 8 * tile ? tile : 4 * tile;
   const target: Target = { lanes, vectorRegisters, tile, workers: threads };
-  const sequenceTiles = 2 ** Math.ceil(Math.log2(Math.ceil(sequences / tile)));
+  const sequenceTiles = powerOfTwo(Math.ceil(sequences / tile));
   return { columns: alignUp(tokens, grain), sequences: sequenceTiles * tile, target };
+}
+
+/** The least power of two that is not less. */
+function powerOfTwo(value: number): number {
+  return 2 ** Math.ceil(Math.log2(value));
 }
 
 function inputSizes({ columns, sequences }: RunSize): Record<keyof typeof bertInputs, number> {

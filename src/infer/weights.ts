@@ -18,6 +18,8 @@ export interface LayerChoice {
   readonly columns: number;
   readonly sparsity: number;
   readonly kernel: "dense" | "unstructured" | "4x1";
+  /** Why. */
+  readonly reason: string;
   /** Bytes the kernel reads. */
   readonly weightBytes: number;
 }
@@ -81,6 +83,9 @@ export async function loadWeights(model: Model, options: { dense: boolean }): Pr
       columns,
       sparsity: 1 - density,
       kernel: isSparse ? pattern : "dense",
+      reason: options.dense
+        ? "dense was asked for"
+        : `density ${density.toFixed(3)}, break-even of ${pattern} ${breakEvenDensity[pattern]}`,
       weightBytes: values.get(name)!.byteLength,
     });
   }

@@ -55,7 +55,7 @@ Deno.test("planGraph runs a node only in a phase after its operands", () => {
   const sum = graph.apply(add, {}, [a, b])[0];
   graph.output("sum", sum);
   const plan = planGraph(graph, { target, bindings: bind(graph), base: 0 });
-  assert.deepEqual(plan.phases.map((phase) => phase.name), ["gelu + gelu", "add"]);
+  assert.deepEqual(plan.phases.map((phase) => phase.name), ["gelu_f32 + gelu_f32", "add_f32"]);
 });
 
 Deno.test("planGraph leaves out nodes that no output depends on", () => {

@@ -1,0 +1,119 @@
+/**
+ * `deno task bench`: the sparse model against dense runtimes, in one run, taking turns.
+ * @module
+ */
+import { join } from "node:path";
+import { describeMachine } from "../../bench/machine.ts";
+import { benchModel, type ModelBenchResult, writeSyntheticModel } from "../../bench/model.ts";
+import { formatTable, htmlReport } from "../../bench/report.ts";
+import { openModel } from "../checkpoint/model_folder.ts";
+import { InputError } from "../core/errors.ts";
+import { ensureFolder, writeFileAtomic } from "../core/files.ts";
+import { parsePattern } from "../pruning/pattern.ts";
+import {
+  type Command,
+  jsonOnStandardOutput,
+  makeCommand,
+  parseNumber,
+  runCommand,
+  writeJson,
+} from "./command.ts";
+import { lastModel } from "./last_model.ts";
+
+/** The command with all its flags. */
+export function benchCommand(): Command {
+  return makeCommand(
+    "bench",
+    "Time a sparse model against ONNX Runtime and transformers.js, same weights, same threads, taking turns.\n" +
+      "Without --model and --synthetic: the last fine-tuned model if there is one, then a synthetic BERT-base.",
+  )
+    .option("--model <dir>", "model folder")
+    .option(
+      "--synthetic <preset>",
+      "random weights of a shape: bert-tiny, minilm-l6, bert-base, bert-large, …",
+    )
+    .option("--sparsity <x>", "zeros of the synthetic model, in [0, 1)", parseNumber, 0.9)
+    .option("--pattern <name>", "pattern of the synthetic model: unstructured or 4x1", "unstructured")
+    .option("--quantize <type>", "int8: not available in this version")
+    .option("--tokens <n>", "tokens in a text (default 128, or what the model can take)", parseNumber)
+    .option("--batch <n>", "texts in a call", parseNumber, 1)
+    .option("--threads <n>", "threads of every engine (default: all cores)", parseNumber)
+    .option("--seconds <n>", "measured seconds per engine", parseNumber, 4)
+    .option("--isa <name>", "instruction set of lacuna's kernels (default: the fastest there is)")
+    .option("--html <file>", "where the report goes", "runs/bench.html");
+}
+
+async function run(command: Command): Promise<void> {
+  const flags = command.opts();
+  if (flags.quantize !== undefined) {
+    throw new InputError(`--quantize is ${flags.quantize}: this version runs f32 models only`);
+  }
+  if (flags.model !== undefined && flags.synthetic !== undefined) {
+    throw new InputError("--model and --synthetic exclude each other: wanted one of them");
+  }
+  if (!(flags.sparsity >= 0 && flags.sparsity < 1)) {
+    throw new InputError(`--sparsity is ${flags.sparsity}: wanted a number in [0, 1)`);
+  }
+  const pattern = parsePattern(flags.pattern);
+  const machine = await describeMachine(flags.isa);
+  const note = (text: string) => console.error(text);
+  let activity = "";
+  const onProgress = (text: string, share?: number) => {
+    if (text !== activity) note(`  ${text}`);
+    activity = text;
+    if (share === 1) activity = "";
+  };
+  const bench = (folder: string, title: string, tokens: number) =>
+    benchModel({
+      folder,
+      title,
+      tokens,
+      batch: flags.batch,
+      threads: flags.threads ?? navigator.hardwareConcurrency,
+      seconds: flags.seconds,
+      isa: flags.isa,
+      machine,
+      onProgress,
+    });
+
+  const results: ModelBenchResult[] = [];
+  const named = flags.model ?? (flags.synthetic === undefined ? await lastModel() : undefined);
+  if (named !== undefined) {
+    note(`model ${named}`);
+    results.push(await bench(named, named, flags.tokens ?? await usualTokens(named)));
+  }
+  if (flags.model === undefined) {
+    const preset = flags.synthetic ?? "bert-base";
+    const folder = await Deno.makeTempDir({ prefix: "lacuna-synthetic-" });
+    try {
+      note(`synthetic ${preset}, ${pattern}, ${flags.sparsity * 100} % zeros`);
+      await writeSyntheticModel({ preset, sparsity: flags.sparsity, pattern, folder });
+      results.push(await bench(folder, `synthetic ${preset}`, flags.tokens ?? 128));
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  }
+
+  for (const { result, layerSparsity } of results) {
+    if (!jsonOnStandardOutput(flags.json)) console.log(`\n${formatTable(result)}`);
+    const isLast = result === results.at(-1)!.result;
+    const path = isLast ? flags.html : flags.html.replace(/(\.html?)?$/, "-model$1");
+    await ensureFolder(join(path, ".."));
+    await writeFileAtomic(path, await htmlReport(result, { layerSparsity }));
+    note(`report: ${path}`);
+  }
+  // One result in the shape of the contract; with two models the rows say which they belong to.
+  const [first] = results;
+  await writeJson(flags.json, {
+    ...first.result,
+    rows: results.flatMap(({ result }) => result.rows.map((row) => ({ model: result.config.model, ...row }))),
+  });
+}
+
+/** 128 tokens, or all the model can take where that is less. */
+async function usualTokens(folder: string): Promise<number> {
+  const { config } = await openModel(folder);
+  return Math.min(128, config.maximumPositions);
+}
+
+if (import.meta.main) await runCommand(benchCommand(), run);
