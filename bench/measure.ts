@@ -110,10 +110,11 @@ async function turn(
   return end - start;
 }
 
-/** Summary of a list of latencies. NaN throughout for an empty list; a single one has no spread. */
+/** Summary of a list of latencies, which must not be empty. A single one has no spread. */
 export function summarize(latenciesMs: readonly number[]): LatencySummary {
   const sorted = Float64Array.from(latenciesMs).sort();
   const count = sorted.length;
+  if (count === 0) throw new RangeError("Cannot summarize latencies: there are none, wanted at least one");
   const mean = sorted.reduce((sum, value) => sum + value, 0) / count;
   const squares = sorted.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return {
@@ -125,9 +126,8 @@ export function summarize(latenciesMs: readonly number[]): LatencySummary {
   };
 }
 
-/** The value below which a share of the sorted values lies, interpolated as NumPy does by default. */
+/** The value below which a share of the sorted values (at least one) lies, interpolated as NumPy does by default. */
 export function percentile(sorted: ArrayLike<number>, share: number): number {
-  if (sorted.length === 0) return NaN;
   const position = share * (sorted.length - 1);
   const below = Math.floor(position);
   const above = Math.min(below + 1, sorted.length - 1);
