@@ -13,7 +13,9 @@ import { type EncodedBatch, type EngineSource, openSource } from "./engine.ts";
 
 /** What the process does. */
 export interface AloneTask {
+  /** The engine to open. */
   readonly source: EngineSource;
+  /** What it answers, again and again. */
   readonly batch: EncodedBatch;
 }
 

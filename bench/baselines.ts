@@ -16,20 +16,27 @@ import {
 
 /** A dense model for ONNX Runtime. */
 export interface OnnxRuntimeOptions {
+  /** Tells the two baselines of this module apart. */
   readonly engine: "onnxruntime";
   /** The `.onnx` file. */
   readonly path: string;
+  /** Type of the matrices in the file. */
   readonly dtype: EngineDescription["dtype"];
   /** Share of zeros among the prunable weights: it changes nothing for this engine, and the report says so. */
   readonly sparsity: number;
+  /** Threads that compute, the calling one included. */
   readonly threads: number;
 }
 
 /** A model folder for transformers.js, which reads `onnx/model.onnx` in it. */
 export interface TransformersJsOptions {
+  /** Tells the two baselines of this module apart. */
   readonly engine: "transformers.js";
+  /** The folder, with `config.json`. */
   readonly folder: string;
+  /** As for ONNX Runtime. */
   readonly sparsity: number;
+  /** As for ONNX Runtime. */
   readonly threads: number;
 }
 

@@ -30,6 +30,7 @@ export interface Baselines {
 export interface BenchRunOptions {
   /** The engines of lacuna. */
   readonly lacuna: readonly EngineSource[];
+  /** Files of the same model for the other engines. */
   readonly baselines: Baselines;
   /** Ids are drawn from 0 … vocabularySize − 1. */
   readonly vocabularySize: number;
@@ -41,6 +42,7 @@ export interface BenchRunOptions {
   readonly threads: number;
   /** Measured seconds per engine. */
   readonly seconds: number;
+  /** Goes into the result as it is (`describeMachine`). */
   readonly machine: MachineDescription;
   /** Further facts for the `config` of the result, such as the model's name. */
   readonly config?: BenchResult["config"];
@@ -119,7 +121,9 @@ export async function runBench(options: BenchRunOptions): Promise<BenchResult> {
 
 /** The largest difference, and its share of the range of the reference. */
 export interface LogitDifference {
+  /** Largest |answer − reference|. */
   readonly absolute: number;
+  /** The same over largest − smallest logit of the reference. */
   readonly relative: number;
 }
 

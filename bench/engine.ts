@@ -9,16 +9,21 @@
 
 /** Rows of equal length, one per text: [batch][tokens]. */
 export interface EncodedBatch {
+  /** Vocabulary indices. */
   readonly inputIds: readonly (readonly number[])[];
   /** 1 for a token, 0 for padding. */
   readonly attentionMask: readonly (readonly number[])[];
+  /** Segment of each token, 0 or 1. */
   readonly tokenTypeIds: readonly (readonly number[])[];
 }
 
 /** Who an engine is, in the words of the report. */
 export interface EngineDescription {
+  /** The product. */
   readonly name: "lacuna" | "onnxruntime" | "transformers.js";
+  /** Type of the matrices. */
   readonly dtype: "fp32" | "int8";
+  /** Whether zeros are skipped or multiplied by. */
   readonly weights: "dense" | "sparse";
   /** Pruning pattern the weights are stored in, `dense` for none. */
   readonly pattern: string;
@@ -48,6 +53,7 @@ export interface EngineSource {
 
 /** The one export of an engine module. */
 export interface EngineModule {
+  /** Loads the model so that the first `run` finds it ready. */
   openEngine(options: Readonly<Record<string, unknown>>): Promise<Engine>;
 }
 

@@ -13,8 +13,11 @@ import { createArenaMemory, linkImage, type Machine, selectMachine } from "../sr
 
 /** A cache as the first core sees it. */
 export interface Cache {
+  /** 1 is nearest to the core. */
   readonly level: number;
+  /** Unified caches hold instructions too. */
   readonly kind: "data" | "unified";
+  /** Capacity. */
   readonly bytes: number;
 }
 

@@ -11,7 +11,9 @@
 
 /** Anything that can be timed. */
 export interface Contestant {
+  /** For the reader of the result. */
   readonly name: string;
+  /** One call, the thing that is timed. */
   run(): Promise<unknown>;
 }
 
@@ -35,24 +37,33 @@ export interface MeasureOptions {
 
 /** A monotonic clock in milliseconds, and a pause. */
 export interface Timer {
+  /** Milliseconds since any fixed moment. */
   now(): number;
+  /** Resolves after about that long. */
   pause(ms: number): Promise<void>;
 }
 
 /** Latencies and what they amount to. */
 export interface Measurement {
+  /** Of the contestant. */
   readonly name: string;
   /** Every timed call, in order. */
   readonly latenciesMs: readonly number[];
+  /** What they amount to. */
   readonly summary: LatencySummary;
 }
 
 /** Percentiles, mean and sample standard deviation, in milliseconds. */
 export interface LatencySummary {
+  /** Median. */
   readonly p50: number;
+  /** One call in twenty takes longer. */
   readonly p95: number;
+  /** One call in a hundred takes longer. */
   readonly p99: number;
+  /** Sum over count. */
   readonly mean: number;
+  /** Sample standard deviation, divisor count − 1. */
   readonly std: number;
 }
 

@@ -189,6 +189,7 @@ const chartConfig: TopLevelSpec["config"] = {
     domainColor: "var(--line)",
     tickColor: "var(--line)",
     labelFontSize: 13,
+    labelLimit: 0,
     titleFontSize: 12,
     titleFontWeight: "normal",
   },
@@ -204,7 +205,6 @@ const engineAxis = {
   type: "nominal",
   sort: null,
   title: null,
-  axis: { labelLimit: 300 },
 } as const;
 /** Ours in the accent colour, everybody else's in grey. */
 const engineColor = {

@@ -7,14 +7,23 @@ import type { LatencySummary } from "./measure.ts";
 
 /** One engine's line. Keys are part of the command's contract. */
 export interface BenchRow {
+  /** The product. */
   readonly engine: "lacuna" | "onnxruntime" | "transformers.js";
+  /** Whether zeros are skipped or multiplied by. */
   readonly weights: "dense" | "sparse";
+  /** Type of the matrices. */
   readonly dtype: "fp32" | "int8";
+  /** Pruning pattern of the stored weights, `dense` for none. */
   readonly pattern: string;
+  /** Share of zeros among the prunable weights. */
   readonly sparsity: number;
+  /** Compute threads. */
   readonly threads: number;
+  /** Texts in a call. */
   readonly batch: number;
+  /** Tokens in a text. */
   readonly tokens: number;
+  /** Of one call. */
   readonly latency_ms: LatencySummary;
   /** Texts answered in a second of measured time: batch / mean latency. */
   readonly items_per_second: number;
@@ -36,9 +45,11 @@ export interface BenchRow {
 
 /** A whole benchmark. */
 export interface BenchResult {
+  /** Where it ran. */
   readonly machine: MachineDescription;
   /** What was asked for: model, sparsity, tokens, batch, seconds, versions, … */
   readonly config: Readonly<Record<string, string | number | boolean>>;
+  /** One for each engine. */
   readonly rows: readonly BenchRow[];
 }
 

@@ -32,22 +32,30 @@ export type Attribute = { readonly int: number } | { readonly float: number } | 
 
 /** A named input or output; a string is the name of a dimension that may differ from call to call. */
 export interface Port {
+  /** Name in the graph. */
   readonly name: string;
+  /** Type of the elements. */
   readonly type: ElementType;
+  /** Sizes, outermost first. */
   readonly shape: readonly (number | string)[];
 }
 
 /** A weight. `data` is called once each time the graph is written, and may allocate. */
 export interface Initializer {
+  /** Name in the graph. */
   readonly name: string;
+  /** Type of the elements. */
   readonly type: ElementType;
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** The elements, row-major and little-endian. */
   readonly data: () => ArrayBufferView;
 }
 
 interface Node {
   readonly op_type: string;
   readonly domain: string;
+  /** Name in the graph. */
   readonly name: string;
   readonly input: readonly Value[];
   readonly output: readonly Value[];
