@@ -1,0 +1,128 @@
+/**
+ * A short look at the data before time is spent on it: sizes, label balance, lengths, and what is wrong with the
+ * rows: empty, repeated, contradictory, cut off, or in both sets.
+ * @module
+ */
+import type { Example } from "./table.ts";
+
+/** One set of examples with their token counts before truncation (`Encoding.fullLength`). */
+export interface ReportInput {
+  readonly examples: readonly Example[];
+  readonly lengths: ArrayLike<number>;
+}
+
+/** What is known of one set. Texts are compared after folding case and white space. */
+export interface SplitReport {
+  readonly rows: number;
+  /** Rows of each label, the largest first; empty where no row has one. */
+  readonly labels: readonly { readonly label: string; readonly rows: number }[];
+  /** Percentiles of the token counts before truncation (nearest rank). */
+  readonly tokens: {
+    readonly p5: number;
+    readonly p50: number;
+    readonly p95: number;
+    readonly maximum: number;
+  };
+  /** Rows with more tokens than the maximum length. */
+  readonly truncatedRows: number;
+  /** Rows whose text, or whose pair, is blank. */
+  readonly emptyRows: number;
+  /** Rows that repeat an earlier row with the same label. */
+  readonly duplicateRows: number;
+  /** Rows whose text occurs with another label too. */
+  readonly conflictingRows: number;
+}
+
+/** What is known of the data of a run. */
+export interface DataReport {
+  readonly maximumTokens: number;
+  readonly train: SplitReport;
+  readonly evaluation?: SplitReport;
+  /** Evaluation rows whose text is in the training set as well. */
+  readonly contaminatedRows: number;
+}
+
+/** Examines the data. `maximumTokens` is the length at which texts are cut. */
+export function dataReport(
+  train: ReportInput,
+  evaluation: ReportInput | undefined,
+  maximumTokens: number,
+): DataReport {
+  const trained = new Set(train.examples.map(textKey));
+  const contaminated = evaluation?.examples.filter((example) => trained.has(textKey(example))) ?? [];
+  return {
+    maximumTokens,
+    train: splitReport(train, maximumTokens),
+    ...(evaluation && { evaluation: splitReport(evaluation, maximumTokens) }),
+    contaminatedRows: contaminated.length,
+  };
+}
+
+/** The report in lines of text, at most nine. */
+export function formatDataReport(report: DataReport): string {
+  const { train, evaluation, maximumTokens, contaminatedRows } = report;
+  const lines = formatSplit("train", train, maximumTokens);
+  if (evaluation) {
+    lines.push(...formatSplit("evaluation", evaluation, maximumTokens));
+    lines.push(`both        ${share(contaminatedRows, evaluation.rows)} evaluation rows are in train too`);
+  }
+  return lines.join("\n");
+}
+
+function splitReport({ examples, lengths }: ReportInput, maximumTokens: number): SplitReport {
+  const rowsOfLabel = new Map<string, number>();
+  const labelsOfText = new Map<string, Set<string | undefined>>();
+  let duplicateRows = 0;
+  for (const example of examples) {
+    const { label } = example;
+    if (label !== undefined) rowsOfLabel.set(label, (rowsOfLabel.get(label) ?? 0) + 1);
+    const key = textKey(example);
+    const seen = labelsOfText.get(key);
+    if (!seen) labelsOfText.set(key, new Set([label]));
+    else if (seen.has(label)) duplicateRows++;
+    else seen.add(label);
+  }
+  const sorted = Float64Array.from(lengths).sort();
+  const percentile = (percent: number) =>
+    sorted[Math.max(0, Math.ceil(percent / 100 * sorted.length) - 1)] ?? 0;
+  return {
+    rows: examples.length,
+    labels: Array.from(rowsOfLabel, ([label, rows]) => ({ label, rows })).sort((a, b) => b.rows - a.rows),
+    tokens: { p5: percentile(5), p50: percentile(50), p95: percentile(95), maximum: percentile(100) },
+    truncatedRows: sorted.filter((length) => length > maximumTokens).length,
+    emptyRows: examples.filter(({ text, pair }) => text.trim() === "" || pair?.trim() === "").length,
+    duplicateRows,
+    conflictingRows: examples.filter((example) => labelsOfText.get(textKey(example))!.size > 1).length,
+  };
+}
+
+/** Equal for texts that differ in case and white space only. */
+function textKey({ text, pair }: Example): string {
+  const fold = (part: string) => part.trim().replace(/\s+/g, " ").toLowerCase();
+  return pair === undefined ? fold(text) : `${fold(text)}\t${fold(pair)}`;
+}
+
+/** Labels that get a figure each; the others are summed up. */
+const shownLabels = 6;
+
+function formatSplit(name: string, split: SplitReport, maximumTokens: number): string[] {
+  const { rows, labels, tokens } = split;
+  const shown = labels.slice(0, shownLabels).map((entry) => `${entry.label}: ${share(entry.rows, rows)}`);
+  if (labels.length > shownLabels) shown.push(`${labels.length - shownLabels} more`);
+  const indent = " ".repeat(12);
+  return [
+    `${name.padEnd(11)} ${count(rows)} rows; ${labels.length > 0 ? shown.join(", ") : "no labels"}`,
+    `${indent}tokens p5 ${tokens.p5}, p50 ${tokens.p50}, p95 ${tokens.p95}, max ${tokens.maximum}; ` +
+    `${share(split.truncatedRows, rows)} cut at ${maximumTokens}`,
+    `${indent}${count(split.emptyRows)} empty, ${count(split.duplicateRows)} repeated, ` +
+    `${count(split.conflictingRows)} with contradicting labels`,
+  ];
+}
+
+function share(rows: number, of: number): string {
+  return `${count(rows)} (${(100 * rows / Math.max(1, of)).toFixed(1)} %)`;
+}
+
+function count(rows: number): string {
+  return rows.toLocaleString("en-US");
+}
