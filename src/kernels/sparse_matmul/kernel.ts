@@ -266,6 +266,12 @@ function biasOfGroup(
   return bias;
 }
 
+/**
+ * Entries per turn of the loop. Four instead of one gave 35 % at 90 % zeros on V8, whose loops check the stack at every
+ * turn; eight gave no more.
+ */
+const unrolledEntries = 4;
+
 /** accumulators[r][v] += weight[r] · x[input, v] for the entries of a group in a panel. */
 function emitEntries(
   vm: VectorMachine,
@@ -276,11 +282,9 @@ function emitEntries(
   const height = groupRows(pattern);
   const value = vm.integer();
   const index = vm.integer();
-  const count = vm.integer();
   vm.moveInteger(value, at.values);
   vm.moveInteger(index, at.indices);
-  vm.loadU16(count, index, 0);
-  vm.repeat(count, () => {
+  const emitEntry = () => {
     const input = vm.integer();
     vm.loadU16(input, index, 2);
     vm.shiftLeftInteger(input, input, Math.log2(tile * 4));
@@ -290,7 +294,16 @@ function emitEntries(
     vm.free(input);
     vm.addInteger(value, value, height * 4);
     vm.addInteger(index, index, 2);
+  };
+  const count = vm.integer();
+  vm.loadU16(count, at.indices, 0);
+  vm.shiftRightInteger(count, count, Math.log2(unrolledEntries));
+  vm.repeat(count, () => {
+    for (let entry = 0; entry < unrolledEntries; entry++) emitEntry();
   });
+  vm.loadU16(count, at.indices, 0);
+  vm.andInteger(count, count, unrolledEntries - 1);
+  vm.repeat(count, emitEntry);
   vm.free(count, value, index);
 }
 
