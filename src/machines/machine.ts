@@ -6,8 +6,8 @@
  */
 import type { Kernel } from "../kernels/kernel.ts";
 
-/** Assembled kernels, in the order of `keys`. */
-export interface CodeImage {
+/** Kernels as a WebAssembly module. */
+export interface WasmImage {
   /** Which linker takes it. */
   readonly kind: "wasm";
   /** One per kernel; linking gives the functions in this order. */
@@ -15,6 +15,19 @@ export interface CodeImage {
   /** The compiled code. */
   readonly module: WebAssembly.Module;
 }
+
+/** Kernels as a shared object of this process. It can be linked to one arena. */
+export interface NativeImage {
+  /** Which linker takes it. */
+  readonly kind: "native";
+  /** One per kernel; linking gives the functions in this order. */
+  readonly keys: readonly string[];
+  /** Where the threads of this process find it. */
+  readonly path: string;
+}
+
+/** Assembled kernels. */
+export type CodeImage = WasmImage | NativeImage;
 
 /** A kernel ready to be called with the byte offset of its argument words in the arena. */
 export type LinkedKernel = (argumentsAddress: number) => void;

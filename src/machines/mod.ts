@@ -4,32 +4,47 @@
  */
 import { InputError } from "../core/errors.ts";
 import type { CodeImage, LinkedKernel, Machine } from "./machine.ts";
+import { linkNative, nativeMachines, nativeUnavailableReason } from "./native_machine.ts";
 import { linkWasm, wasmFeatures, wasmMachine } from "./wasm_machine.ts";
 
-export type { CodeImage, LinkedKernel, Machine } from "./machine.ts";
+export type { Cache, Cpu } from "./cpu.ts";
+export type { CodeImage, LinkedKernel, Machine, NativeImage, WasmImage } from "./machine.ts";
+export { nativeCpu, nativeMachine, nativeMachines, nativeUnavailableReason } from "./native_machine.ts";
 export { createArenaMemory, type WasmFeatures, wasmFeatures, wasmMachine } from "./wasm_machine.ts";
 
 /** Every machine this host can execute, fastest first. */
 export function availableMachines(): Machine[] {
   const features = wasmFeatures();
-  const machines: Machine[] = [];
+  const machines: Machine[] = isNativeWanted() ? nativeMachines() : [];
   if (features.threads && features.relaxedSimd) machines.push(wasmMachine({ relaxed: true }));
   if (features.threads && features.simd) machines.push(wasmMachine({ relaxed: false }));
   return machines;
 }
 
-/** The fastest machine, or the one named: `wasm` (the best WebAssembly), `wasm-relaxed-simd`, `wasm-simd`. */
+function isNativeWanted(): boolean {
+  const { state } = Deno.permissions.querySync({ name: "env", variable: "LACUNA_NATIVE" });
+  return state === "granted" && Deno.env.get("LACUNA_NATIVE") === "1";
+}
+
+/**
+ * The fastest machine, or the one named: `avx512`, `avx2`, `wasm` (the best WebAssembly), `wasm-relaxed-simd`,
+ * `wasm-simd`. Throws an InputError that lists what this host has, and why it has no native machine if it has none.
+ */
 export function selectMachine(isa?: string): Machine {
   const machines = availableMachines();
   const machine = isa === undefined
     ? machines[0]
     : machines.find((candidate) => candidate.isa === isa || candidate.isa.split("-")[0] === isa);
   if (machine) return machine;
-  const known = ["wasm", ...machines.map((candidate) => candidate.isa)].join(", ");
-  throw new InputError(`Unknown or unavailable instruction set ${isa ?? "(any)"}: this host has ${known}`);
+  const known = [...new Set(machines.flatMap(({ isa: name }) => [name.split("-")[0], name]))].join(", ");
+  const reason = isa === "avx512" || isa === "avx2" ? nativeUnavailableReason(isa) : undefined;
+  throw new InputError(
+    `Unknown or unavailable instruction set ${isa ?? "(any)"}: this host has ${known}` +
+      (reason ? `; ${reason}` : ""),
+  );
 }
 
 /** Makes an image callable in this thread. Gives the kernels in the order of `image.keys`. */
 export function linkImage(image: CodeImage, memory: WebAssembly.Memory): readonly LinkedKernel[] {
-  return linkWasm(image, memory);
+  return image.kind === "wasm" ? linkWasm(image, memory) : linkNative(image, memory);
 }

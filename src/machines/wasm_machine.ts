@@ -17,7 +17,7 @@ import {
 } from "../assemblers/wasm_encoder.ts";
 import { InputError } from "../core/errors.ts";
 import type { Kernel } from "../kernels/kernel.ts";
-import type { CodeImage, LinkedKernel, Machine } from "./machine.ts";
+import type { LinkedKernel, Machine, WasmImage } from "./machine.ts";
 
 const pageBytes = 65536;
 /** Every arena fits: 65536 pages are the 4 GiB a 32-bit address can reach. */
@@ -55,7 +55,7 @@ export function wasmMachine({ relaxed }: { readonly relaxed: boolean }): Machine
     isa: relaxed ? "wasm-relaxed-simd" : "wasm-simd",
     lanes: wasmLanes,
     vectorRegisters: wasmVectorRegisters,
-    assemble: (kernels: readonly Kernel[]): CodeImage => ({
+    assemble: (kernels: readonly Kernel[]): WasmImage => ({
       kind: "wasm",
       keys: [...new Set(kernels.map((kernel) => kernel.key))],
       module: new WebAssembly.Module(assembleWasm(kernels, { relaxed, memory: importLimits })),
@@ -77,7 +77,7 @@ export function createArenaMemory(byteLength: number): WebAssembly.Memory {
 }
 
 /** Links an image against the arena. Gives the kernels in the order of `image.keys`. */
-export function linkWasm(image: CodeImage, memory: WebAssembly.Memory): readonly LinkedKernel[] {
+export function linkWasm(image: WasmImage, memory: WebAssembly.Memory): readonly LinkedKernel[] {
   const { exports } = new WebAssembly.Instance(image.module, { env: { memory } });
   return image.keys.map((key) => exports[key] as LinkedKernel);
 }
