@@ -510,12 +510,21 @@ testOnMachines("integer arithmetic with registers and constants", (machine) => {
 });
 
 testOnMachines("loadI32 reads signed words, loadU16 unsigned half-words", (machine) => {
-  const word = prepareInteger(machine, (m, d, a) => m.loadI32(d, a, 8));
-  const half = prepareInteger(machine, (m, d, a) => m.loadU16(d, a, 6));
+  const run = prepare(machine, { source: "pointer", target: "pointer" }, (m, args) => {
+    const source = args.pointer("source");
+    const target = args.pointer("target");
+    const d = m.integer();
+    m.loadI32(d, source, 8);
+    m.storeI32(target, 4, d);
+    m.loadU16(d, source, 6);
+    m.storeI32(target, 8, d);
+    m.free(source, target, d);
+  });
   new DataView(memory.buffer).setInt32(operandAddress + 8, -123456789, true);
   new DataView(memory.buffer).setUint16(operandAddress + 6, 65533, true);
-  assert.equal(word(operandAddress, 0), -123456789);
-  assert.equal(half(operandAddress, 0), 65533);
+  run({ source: operandAddress, target: resultAddress });
+  assert.equal(words[resultAddress / 4 + 1], -123456789);
+  assert.equal(words[resultAddress / 4 + 2], 65533);
 });
 
 testOnMachines("forRange runs while index < to, with registers and constants", (machine) => {
