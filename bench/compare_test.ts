@@ -109,7 +109,7 @@ Deno.test("runBench: every engine gets a row, all answers agree, the JSON has th
   });
 });
 
-Deno.test("strongestOnnxRuntime: chooses among the candidates, and needs no trial for a single one", async () => {
+Deno.test("strongestOnnxRuntime: chooses among operators and ways of waiting", async () => {
   await withModels(async (folder) => {
     const candidate = (name: string) =>
       ({ path: `${folder}/${name}`, dtype: "fp32", sparsity: 0, threads: 1 }) as const;
@@ -117,9 +117,9 @@ Deno.test("strongestOnnxRuntime: chooses among the candidates, and needs no tria
     const candidates = ["hub/onnx/model.onnx", "fused.onnx"].map(candidate);
     const source = await strongestOnnxRuntime(candidates, batch, 0.05);
     assert(candidates.some(({ path }) => path === source.options.path));
-    const missing = candidate("missing.onnx");
-    assert.equal((await strongestOnnxRuntime([missing], batch)).options.path, missing.path);
-    await assert.rejects(strongestOnnxRuntime([missing, missing], batch), Deno.errors.NotFound);
+    assert.equal(typeof source.options.spinning, "boolean");
+    await assert.rejects(strongestOnnxRuntime([candidate("missing.onnx")], batch), Deno.errors.NotFound);
+    await assert.rejects(strongestOnnxRuntime([], batch), RangeError);
   });
 });
 

@@ -4,8 +4,9 @@
  * Engines take turns. In a turn an engine first answers once untimed, which wakes its threads and brings its
  * weights back into the caches, as they are while serving; then it answers again and again for `turnMs`, each
  * answer timed. Before a turn there is a pause in which the threads of the engine before stop spinning, or they would
- * slow the next one down (ONNX Runtime by a third, seen here). The order reverses every round, so no engine always
- * follows the same one. What disturbs the machine for longer than a turn disturbs all engines alike: ratios hold.
+ * slow the next one down. The order reverses every round, so no engine always follows the same one. What disturbs the
+ * machine for longer than a round falls on all engines, so ratios suffer less than latencies; engines whose threads
+ * spin suffer most, so compare on an idle machine.
  * @module
  */
 

@@ -140,8 +140,8 @@ function method({ rows, config }: BenchResult): string {
     "They took turns: a pause for the threads of the engine before to come to rest, one untimed call, then timed calls " +
     `for a fifth of a second; the order was reversed every round, ${config.seconds} timed seconds for each engine. ` +
     "Times are those of a call from TypeScript, copying in and out included.",
-    "ONNX Runtime ran with all graph optimisations, and with whichever operator set (standard or its own fused " +
-    "encoder operators) was faster on this batch. It stores pruned weights as zeros and multiplies by them, " +
+    "ONNX Runtime ran with all graph optimisations, and with whichever operators (standard, or its own fused ones for " +
+    "encoders) and whichever way of waiting (spinning or sleeping) were fastest on this batch. It stores pruned weights as zeros and multiplies by them, " +
     "so the share of zeros does not change its speed.",
     "Load time, first answer and memory come from a fresh process for each engine that does nothing else, with the " +
     "files in the page cache; memory is everything that process holds resident, the runtime included.",
