@@ -2,8 +2,10 @@
  * The dense matmul kernel: columns (tokens) in the lanes, weights broadcast.
  *
  * Loops, outermost first: panels of the depth, tiles of columns, blocks of rows, groups of columns, depth. A panel
- * of x (`depthPanel` × tile) and the weights of a row block stay in the L1 cache; sums pass from panel to panel
- * through y.
+ * of x and the weights of a row block stay in the L1 cache; sums pass from panel to panel through y.
+ *
+ * A block walks down the depth of its rows. In a transposed weight that is a stride of a whole row per step, a page and
+ * a cache set apart: such weights are first copied, a panel at a time, to where the stride is small.
  * @module
  */
 import type { Integer, VectorMachine } from "../../assemblers/vector_machine.ts";
@@ -36,6 +38,8 @@ export interface MatmulConstants {
   readonly block: Block;
   /** Vectors of the one-row block that takes the rows left over. */
   readonly singleVectors: number;
+  /** Rows a call may compute: a multiple of the block's. */
+  readonly panelRows: number;
 }
 
 const matmulArguments = {
@@ -49,9 +53,13 @@ const matmulArguments = {
   addend: "pointer",
   /** First row, first tile of y. */
   y: "pointer",
-  /** Full blocks of rows. */
+  /** Scratch memory of `matmulScratchBytes`. */
+  scratch: "pointer",
+  /** Rows to compute, at most `panelRows`, … */
+  rows: "integer",
+  /** … as full blocks … */
   blocks: "integer",
-  /** Rows after them. */
+  /** … and rows after them. */
   singles: "integer",
   /** Tiles of columns. */
   tiles: "integer",
@@ -60,27 +68,44 @@ const matmulArguments = {
 /** Arguments of the matmul kernel. */
 export type MatmulArguments = typeof matmulArguments;
 
-/** Bytes of x that a panel of the depth may take: half of the smallest L1 cache in use (32 KiB). */
-const panelBytes = 16384;
+/** Bytes of x that a panel of the depth may take: an L1 cache, which loses little when it is half as large. */
+const panelBytes = 32768;
 
-/** Depth of a panel for that tile: a multiple of 4. */
-function depthPanelFor(tile: number): number {
-  return Math.max(4, Math.floor(panelBytes / (tile * 4)) & ~3);
+/** Depth of a panel. */
+function panelDepth({ depth, tile, activation, addend }: MatmulConstants): number {
+  // Between an activation and the addend there is no place for partial sums when y is the addend: one panel then.
+  if (activation !== "none" && addend) return depth;
+  return Math.min(depth, Math.max(4, Math.floor(panelBytes / (tile * 4)) & ~3));
+}
+
+/** Bytes between two depths of a transposed weight in scratch memory: an odd number of cache lines hits all sets. */
+function packedStride({ panelRows }: MatmulConstants): number {
+  return (Math.ceil(panelRows * 4 / 64) | 1) * 64;
+}
+
+/** Bytes of scratch memory a call needs. */
+export function matmulScratchBytes(constants: MatmulConstants): number {
+  return constants.transposed ? panelDepth(constants) * packedStride(constants) : 0;
 }
 
 /** The constants for a machine: block sizes from its registers. */
 export function matmulConstants(
-  shape: Omit<MatmulConstants, "block" | "singleVectors">,
+  shape: Omit<MatmulConstants, "block" | "singleVectors" | "panelRows">,
   machine: { readonly lanes: number; readonly vectorRegisters: number },
 ): MatmulConstants {
-  const block = (maximumRows: number) =>
+  const chooseRows = (maximumRows: number) =>
     chooseBlock({
       vectorRegisters: machine.vectorRegisters,
       vectorsPerRow: shape.tile / machine.lanes,
       activation: shape.activation,
       maximumRows,
     });
-  return { ...shape, block: block(8), singleVectors: block(1).vectors };
+  const block = chooseRows(8);
+  // A panel of a row-major weight stays in the L2 cache while all tiles pass; a transposed one is copied, and lies in
+  // vectors until the last of its rows.
+  const rowUnit = shape.transposed ? block.rows * machine.lanes : block.rows;
+  const panelRows = rowUnit * Math.max(1, Math.floor((shape.transposed ? 96 : 512) / rowUnit));
+  return { ...shape, block, singleVectors: chooseRows(1).vectors, panelRows };
 }
 
 const kernels = new Map<string, Kernel<MatmulArguments>>();
@@ -95,13 +120,14 @@ const kernels = new Map<string, Kernel<MatmulArguments>>();
  * Cost:     2 · rows · depth · columns operations; the weight is read once per tile, x once per row block.
  */
 export function matmulKernel(constants: MatmulConstants): Kernel<MatmulArguments> {
-  const { rows, depth, tile, transposed, bias, addend, activation, block, singleVectors } = constants;
+  const { rows, depth, tile, transposed, bias, addend, activation, block, singleVectors, panelRows } =
+    constants;
   const key = [
     `matmul_f32_${rows}x${depth}${transposed ? "_transposed" : ""}`,
     ...(bias ? ["bias"] : []),
     ...(activation === "none" ? [] : [activation]),
     ...(addend ? ["addend"] : []),
-    `tile${tile}_block${block.rows}x${block.vectors}_${singleVectors}`,
+    `tile${tile}_block${block.rows}x${block.vectors}_${singleVectors}_panel${panelRows}`,
   ].join("_");
   let kernel = kernels.get(key);
   if (!kernel) {
@@ -120,20 +146,20 @@ function emitMatmul(
   args: ArgumentReader<MatmulArguments>,
   constants: MatmulConstants,
 ): void {
-  const { rows, depth, tile, block, singleVectors, activation } = constants;
+  const { rows, depth, tile, transposed, block, singleVectors } = constants;
   const rowBytes = tile * 4;
-  // Between an activation and the addend there is no place for partial sums when y is the addend: one panel then.
-  const panel = activation !== "none" && constants.addend ? depth : Math.min(depth, depthPanelFor(tile));
+  const panel = panelDepth(constants);
 
   const depthBegin = vm.integer();
   vm.forRange(depthBegin, 0, depth, panel, () => {
+    if (transposed) emitCopyWeights(vm, args, constants, depthBegin);
     const x = args.pointer("x");
     addMultiple(vm, x, depthBegin, rowBytes);
     const y = args.pointer("y");
     const tiles = args.integer("tiles");
     vm.repeat(tiles, () => {
-      const weight = args.pointer("weight");
-      addMultiple(vm, weight, depthBegin, constants.transposed ? rows * 4 : 4);
+      const weight = args.pointer(transposed ? "scratch" : "weight");
+      if (!transposed) addMultiple(vm, weight, depthBegin, 4);
       const bias = constants.bias ? args.pointer("bias") : undefined;
       const row = vm.integer();
       vm.moveInteger(row, y);
@@ -142,8 +168,8 @@ function emitMatmul(
       ) {
         const count = args.integer(name);
         vm.repeat(count, () => {
-          emitRowBlock(vm, args, constants, shape, panel, { depthBegin, x, weight, bias, y: row });
-          vm.addInteger(weight, weight, shape.rows * (constants.transposed ? 4 : depth * 4));
+          emitRowBlock(vm, args, constants, shape, { depthBegin, x, weight, bias, y: row });
+          vm.addInteger(weight, weight, shape.rows * (transposed ? 4 : depth * 4));
           vm.addInteger(row, row, shape.rows * rowBytes);
           if (bias) vm.addInteger(bias, bias, shape.rows * 4);
         });
@@ -158,13 +184,54 @@ function emitMatmul(
   vm.free(depthBegin);
 }
 
+/** scratch[k, n] = weight[depthBegin + k, n] for a panel of the depth and the rows of the call. */
+function emitCopyWeights(
+  vm: VectorMachine,
+  args: ArgumentReader<MatmulArguments>,
+  constants: MatmulConstants,
+  depthBegin: Integer,
+): void {
+  const { rows, depth } = constants;
+  const panel = panelDepth(constants);
+  const source = args.pointer("weight");
+  addMultiple(vm, source, depthBegin, rows * 4);
+  const target = args.pointer("scratch");
+  const depths = vm.integer();
+  vm.setInteger(depths, depth);
+  vm.subtractInteger(depths, depths, depthBegin);
+  vm.when(depths, "greater", panel, () => vm.setInteger(depths, panel));
+  vm.repeat(depths, () => {
+    const from = vm.integer();
+    const to = vm.integer();
+    const vector = vm.vector();
+    vm.moveInteger(from, source);
+    vm.moveInteger(to, target);
+    const left = args.integer("rows");
+    vm.shiftRightInteger(left, left, Math.log2(vm.lanes));
+    vm.repeat(left, () => {
+      vm.load(vector, from, 0);
+      vm.store(to, 0, vector);
+      vm.addInteger(from, from, vm.lanes * 4);
+      vm.addInteger(to, to, vm.lanes * 4);
+    });
+    vm.free(left);
+    const rest = args.integer("rows");
+    vm.andInteger(rest, rest, vm.lanes - 1);
+    vm.loadFirst(vector, from, 0, rest);
+    vm.storeFirst(to, 0, vector, rest);
+    vm.free(rest, from, to, vector);
+    vm.addInteger(source, source, rows * 4);
+    vm.addInteger(target, target, packedStride(constants));
+  });
+  vm.free(source, target, depths);
+}
+
 /** One block of rows over a whole tile and one panel of the depth. */
 function emitRowBlock(
   vm: VectorMachine,
   args: ArgumentReader<MatmulArguments>,
   constants: MatmulConstants,
   shape: Block,
-  panel: number,
   at: {
     readonly depthBegin: Integer;
     readonly x: Integer;
@@ -173,13 +240,14 @@ function emitRowBlock(
     readonly y: Integer;
   },
 ): void {
-  const { rows, depth, tile, transposed, activation } = constants;
+  const { depth, tile, transposed, activation } = constants;
   const rowBytes = tile * 4;
   const strides = {
     x: rowBytes,
     weightRow: transposed ? 4 : depth * 4,
-    weightDepth: transposed ? rows * 4 : 4,
+    weightDepth: transposed ? packedStride(constants) : 4,
   };
+  const panel = panelDepth(constants);
   const lastBegin = (Math.ceil(depth / panel) - 1) * panel;
   const inPanel = (begin: number, then: () => void, otherwise?: () => void) => {
     if (lastBegin === 0) then();

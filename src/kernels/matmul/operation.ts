@@ -4,11 +4,11 @@
  */
 import { UnsupportedError } from "../../core/errors.ts";
 import { rows, sameType, tiled, type ValueType } from "../../graph/graph.ts";
-import { type Operation, type Placement, shapeError, type Step } from "../../graph/operation.ts";
+import { type Operation, type Placement, shapeError, type Step, type Target } from "../../graph/operation.ts";
 import { callKernel, type KernelCall } from "../kernel.ts";
 import { sumColumns } from "../sum_columns/operation.ts";
 import { matmulWeightGradient } from "./gradient.ts";
-import { matmulConstants, matmulKernel } from "./kernel.ts";
+import { type MatmulConstants, matmulConstants, matmulKernel, matmulScratchBytes } from "./kernel.ts";
 import { type Activation, matmulReference } from "./reference.ts";
 import { splitGrid } from "./shares.ts";
 
@@ -18,9 +18,6 @@ export interface MatmulAttributes {
   readonly transposed: boolean;
   readonly activation: Activation;
 }
-
-/** Rows of weights used for all columns before the next ones: with a panel of the depth they stay in the L2 cache. */
-const rowPanel = 512;
 
 /**
  * Inputs x tiled [K, C], weight rows [N, K] ([K, N] if transposed), bias? rows [N], addend? tiled [N, C];
@@ -73,46 +70,42 @@ export const matmul: Operation<MatmulAttributes> = {
     ];
   },
 
-  lower({ attributes, inputs, outputs: [y], target }: Placement<MatmulAttributes>): Step[] {
+  scratchBytes({ attributes, inputs, outputs: [y] }, target) {
+    return matmulScratchBytes(constantsFor(attributes, inputs.map((input) => input?.type), y.type, target));
+  },
+
+  lower({ attributes, inputs, outputs: [y], target, scratch }: Placement<MatmulAttributes>): Step[] {
     const [x, weight, bias, addend] = inputs;
-    const { transposed, activation } = attributes;
     const { tile, workers } = target;
     const [features, columns] = y.type.shape;
     const depth = x!.type.shape[0];
-    const constants = matmulConstants({
-      rows: features,
-      depth,
-      tile,
-      transposed,
-      bias: bias !== undefined,
-      addend: addend !== undefined,
-      activation,
-    }, target);
+    const constants = constantsFor(attributes, inputs.map((input) => input?.type), y.type, target);
     const kernel = matmulKernel(constants);
-    const grain = constants.block.rows;
-    const panelRows = Math.floor(rowPanel / grain) * grain;
+    const blockRows = constants.block.rows;
     const shares = splitGrid({
       rows: features,
-      rowGrain: grain,
+      rowGrain: blockRows,
       columns: columns / tile,
       columnGrain: 1,
       workers,
     });
-    const calls = shares.map((share) => {
+    const calls = shares.map((share, worker) => {
       const list: KernelCall[] = [];
       const firstTile = share.columns.begin;
       const tiles = share.columns.end - firstTile;
-      for (let row = share.rows.begin; tiles > 0 && row < share.rows.end; row += panelRows) {
-        const count = Math.min(panelRows, share.rows.end - row);
+      for (let row = share.rows.begin; tiles > 0 && row < share.rows.end; row += constants.panelRows) {
+        const count = Math.min(constants.panelRows, share.rows.end - row);
         const resultOffset = (firstTile * features + row) * tile * 4;
         list.push(callKernel(kernel, {
           x: x!.address + firstTile * depth * tile * 4,
-          weight: weight!.address + row * 4 * (transposed ? 1 : depth),
+          weight: weight!.address + row * 4 * (attributes.transposed ? 1 : depth),
           bias: bias ? bias.address + row * 4 : 0,
           addend: addend ? addend.address + resultOffset : 0,
           y: y.address + resultOffset,
-          blocks: Math.floor(count / grain),
-          singles: count % grain,
+          scratch: scratch(worker),
+          rows: count,
+          blocks: Math.floor(count / blockRows),
+          singles: count % blockRows,
           tiles,
         }));
       }
@@ -121,3 +114,20 @@ export const matmul: Operation<MatmulAttributes> = {
     return [{ name: "matmul", calls }];
   },
 };
+
+function constantsFor(
+  { transposed, activation }: MatmulAttributes,
+  [x, , bias, addend]: readonly (ValueType | undefined)[],
+  y: ValueType,
+  target: Target,
+): MatmulConstants {
+  return matmulConstants({
+    rows: y.shape[0],
+    depth: x!.shape[0],
+    tile: target.tile,
+    transposed,
+    bias: bias !== undefined,
+    addend: addend !== undefined,
+    activation,
+  }, target);
+}
