@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import type { VectorMachine } from "../assemblers/vector_machine.ts";
 import { elementCount, rows, tiled } from "../graph/graph.ts";
 import { type Operation, splitRange } from "../graph/operation.ts";
-import { selectMachine } from "../machines/mod.ts";
+import { availableMachines, selectMachine } from "../machines/mod.ts";
 import {
   centralDifferences,
   conform,
@@ -123,9 +123,13 @@ Deno.test("conform names operation, shape, machine, tile, seed, element and both
     machine.add(value, value, value);
     machine.store(y, 0, value);
   }));
+  const [{ isa, lanes }] = availableMachines();
   await assertRejected(
     doubled,
-    /scale "a tile and one column" \[3,8\] on wasm-relaxed-simd, tile 4, seed 5, output 0: element 0 at \[0, 0\] is \S+, wanted \S+ within/,
+    new RegExp(
+      `scale "a tile and one column" \\[3,${2 * lanes}\\] on ${isa}, tile ${lanes}, seed 5, output 0: ` +
+        "element 0 at \\[0, 0\\] is \\S+, wanted \\S+ within",
+    ),
   );
 });
 
