@@ -2,7 +2,8 @@
  * `deno task finetune`: flags to settings, and a run told to the reader as it goes.
  * @module
  */
-import { writeFileAtomic } from "../core/files.ts";
+import { ensureFolder, writeFileAtomic } from "../core/files.ts";
+import { dirname } from "node:path";
 import { reviewSettings } from "../finetune/default_run.ts";
 import type { FinetuneResult } from "../finetune/mod.ts";
 import { finetuneDefaults, type FinetuneSettings } from "../finetune/options.ts";
@@ -235,6 +236,7 @@ async function run(command: Command): Promise<void> {
         ),
     },
   }).finally(() => display.stop());
+  await ensureFolder(dirname(lastModelFile));
   await writeFileAtomic(lastModelFile, JSON.stringify({ model: result.exported.dir }) + "\n");
   if (!jsonOnStandardOutput(flags.json)) console.log(formatResult(result));
   await writeJson(flags.json, finetuneJson(result));
