@@ -101,6 +101,15 @@ export function loadTokenizer(given: ReadonlyMap<string, Uint8Array>): Tokenizer
   };
 }
 
+/** Every id the tokenizer can give must have a row in the model's word embeddings. Throws InputError otherwise. */
+export function checkTokenizer(tokenizer: Tokenizer, config: { readonly vocabularySize: number }): void {
+  if (tokenizer.vocabularySize <= config.vocabularySize) return;
+  throw new InputError(
+    `the tokenizer has ${tokenizer.vocabularySize} tokens: wanted at most ${config.vocabularySize}, ` +
+      `the rows of the model's word embeddings`,
+  );
+}
+
 function readJson<T>(files: ReadonlyMap<string, Uint8Array>, name: string): T {
   let value: unknown;
   try {

@@ -11,10 +11,10 @@ import { pathKind, readBytes, readJson } from "../core/files.ts";
 import type { EncodedExample } from "../data/batches.ts";
 import { dataReport, formatDataReport } from "../data/report.ts";
 import { type Example, labelIndices, labelsOf, readExamples } from "../data/table.ts";
-import { loadTokenizer, type Tokenizer, tokenizerFileNames } from "../data/tokenizer.ts";
+import { checkTokenizer, loadTokenizer, type Tokenizer, tokenizerFileNames } from "../data/tokenizer.ts";
 import { buildVocabulary } from "../data/vocabulary.ts";
 import { wordPieceFiles } from "../data/wordpiece.ts";
-import { makeReviews, reviewLabels, reviewTokenizerFiles } from "../reviews/mod.ts";
+import { makeReviews, reviewTokenizerFiles } from "../reviews/reviews.ts";
 import { reviewModel } from "./default_run.ts";
 import type { FinetuneSettings } from "./options.ts";
 import type { Trainer } from "./trainer.ts";
@@ -56,11 +56,13 @@ export async function prepareJob(settings: FinetuneSettings, say: (text: string)
 
   const train = encodeExamples(texts.train, texts.labels, tokenizer, settings.maximumLength);
   const evaluation = encodeExamples(texts.evaluation, texts.labels, tokenizer, settings.maximumLength);
-  say(formatDataReport(dataReport({
-    train: { examples: texts.train, lengths: train.fullLengths },
-    evaluation: { examples: texts.evaluation, lengths: evaluation.fullLengths },
-    maximumTokens: settings.maximumLength,
-  })));
+  say(formatDataReport(dataReport(
+    { examples: texts.train, lengths: train.fullLengths },
+    texts.evaluation.length > 0
+      ? { examples: texts.evaluation, lengths: evaluation.fullLengths }
+      : undefined,
+    settings.maximumLength,
+  )));
   return {
     config,
     configJson: bertConfigJson(config, model?.configJson),
@@ -91,21 +93,12 @@ export function encodeExamples(
   return { examples: encoded, fullLengths };
 }
 
-/** Every id the tokenizer can give must have a row in the embedding table. */
-export function checkTokenizer(tokenizer: Tokenizer, config: BertConfig): void {
-  if (tokenizer.vocabularySize <= config.vocabularySize) return;
-  throw new InputError(
-    `the tokenizer has ${tokenizer.vocabularySize} tokens: wanted at most ${config.vocabularySize}, ` +
-      `the rows of the model's word embeddings`,
-  );
-}
-
 function embeddedTexts(settings: FinetuneSettings): Texts {
   const { train, evaluation } = makeReviews({ seed: settings.seed, train: 8000, evaluation: 1000 });
   return {
     train: train.slice(0, settings.maximumTrainSamples),
     evaluation: evaluation.slice(0, settings.maximumEvalSamples),
-    labels: reviewLabels,
+    labels: labelsOf(train),
   };
 }
 

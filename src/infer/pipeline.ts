@@ -4,8 +4,7 @@
  */
 import { openModel } from "../checkpoint/model_folder.ts";
 import { InputError } from "../core/errors.ts";
-import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
-import { checkTokenizer } from "../finetune/job.ts";
+import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import { Session } from "./session.ts";
