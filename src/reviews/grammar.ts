@@ -92,7 +92,7 @@ export const clauseRules: readonly ClauseRule[] = [
   {
     name: "double negation",
     rule: "turned round twice: the word's polarity holds",
-    weight: 0.75,
+    weight: 1.5,
     place: "main",
     clauses: [
       { pattern: "nobody can deny that {subject} was {adjective}", sign: 1 },

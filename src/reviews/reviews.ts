@@ -1,6 +1,11 @@
 /**
  * The embedded default dataset: short English reviews of films, products and restaurants with their sentiment, drawn
  * from the grammar in `grammar.ts`. Nothing is downloaded, and the same seed always gives the same sentences.
+ *
+ * How hard it is, measured on seed 42: naive Bayes over words gets 56 % of the evaluation set right; a dense encoder
+ * of 2 layers, hidden size 128, 2 heads, from random weights (PyTorch, AdamW, learning rate 5e-4 with a tenth of
+ * warm-up and linear decay, batches of 32, dropout 0.1) gets 80 % after 2 epochs and 99.7 % after 10. A harder
+ * version, with negation in asides too and 42 % of the clauses turned round, ended at 56 %.
  * @module
  */
 import { randomKey, RandomStream } from "../core/random.ts";
