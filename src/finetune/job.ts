@@ -28,6 +28,8 @@ export interface Job {
   readonly train: readonly EncodedExample[];
   /** Empty when no evaluation file was given. */
   readonly evaluation: readonly EncodedExample[];
+  /** What the data are like, for the reader. */
+  readonly dataReport: string;
   /** Puts the starting weights into the trainer. */
   initialise(trainer: Trainer, say: (text: string) => void): Promise<void>;
 }
@@ -38,8 +40,8 @@ interface Texts {
   readonly labels: readonly string[];
 }
 
-/** Reads data and model, prints the data report, and tokenises. */
-export async function prepareJob(settings: FinetuneSettings, say: (text: string) => void): Promise<Job> {
+/** Reads data and model, and tokenises. Throws `InputError` for whatever of them cannot be used. */
+export async function prepareJob(settings: FinetuneSettings): Promise<Job> {
   const texts = settings.train === undefined ? embeddedTexts(settings) : await readTexts(settings);
   const model = settings.model === undefined
     ? undefined
@@ -56,24 +58,37 @@ export async function prepareJob(settings: FinetuneSettings, say: (text: string)
 
   const train = encodeExamples(texts.train, texts.labels, tokenizer, settings.maximumLength);
   const evaluation = encodeExamples(texts.evaluation, texts.labels, tokenizer, settings.maximumLength);
-  say(formatDataReport(dataReport(
+  const report = dataReport(
     { examples: texts.train, lengths: train.fullLengths },
-    texts.evaluation.length > 0
-      ? { examples: texts.evaluation, lengths: evaluation.fullLengths }
-      : undefined,
+    texts.evaluation.length > 0 ? { examples: texts.evaluation, lengths: evaluation.fullLengths } : undefined,
     settings.maximumLength,
-  )));
+  );
   return {
     config,
-    configJson: bertConfigJson(config, model?.configJson),
+    configJson: resultConfigJson(config, model?.configJson),
     tokenizerFiles: tokenizer.files,
     train: train.examples,
     evaluation: evaluation.examples,
+    dataReport: formatDataReport(report),
     async initialise(trainer, say) {
       if (model) await loadWeights(model, trainer, say);
       else trainer.initialise();
     },
   };
+}
+
+/** Fields of `config.json` that say what a model is for; a new head brings its own. */
+const headFields: readonly string[] = ["architectures", "id2label", "label2id", "num_labels", "problem_type"];
+
+/** The starting model's fields, those this project does not know too, with the new head's in place of the old. */
+function resultConfigJson(
+  config: BertConfig,
+  start: Readonly<Record<string, unknown>> = {},
+): Record<string, unknown> {
+  return bertConfigJson(
+    config,
+    Object.fromEntries(Object.entries(start).filter(([field]) => !headFields.includes(field))),
+  );
 }
 
 /** Tokenises examples. `fullLengths` are the lengths before truncation, for the report. */

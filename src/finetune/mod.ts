@@ -7,6 +7,7 @@
  */
 import { resolve } from "node:path";
 import { saveModel } from "../checkpoint/model_folder.ts";
+import { InputError } from "../core/errors.ts";
 import { checkOutputFolder } from "../core/files.ts";
 import { type EncodedExample, evaluationBatches, planEpoch, tokenCapacity } from "../data/batches.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
@@ -24,6 +25,7 @@ import { linear, warmupStepsOf } from "./schedule.ts";
 import {
   type EvaluationRecord,
   type Fingerprint,
+  holdsState,
   loadBest,
   loadState,
   type RunProgress,
@@ -99,10 +101,8 @@ export async function finetune(
   const device = chooseDevice(settings.device);
   const machine = selectMachine(settings.isa);
   const threads = settings.threads ?? navigator.hardwareConcurrency;
-  if (!settings.resume) await checkOutputFolder(settings.out, { overwrite: settings.overwrite });
-  say(`device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads`);
-
-  const job = await prepareJob(settings, say);
+  await checkOutput(settings);
+  const job = await prepareJob(settings);
   const { train, evaluation } = job;
   const { batchSize, seed } = settings;
   const lengths = (examples: readonly EncodedExample[]) => examples.map(({ ids }) => ids.length);
@@ -130,16 +130,29 @@ export async function finetune(
     const pruning = pruningScheduleOf(settings, totalSteps);
     const prunedFrom = pruning ? Math.round(settings.pruneEnd * totalSteps) : 0;
     const fingerprint = fingerprintOf(settings, train.length);
-    let progress: RunProgress;
+    let progress: RunProgress = {
+      completedSteps: 0,
+      trainingSeconds: 0,
+      trainedTokens: 0,
+      sparsity: 0,
+      evaluations: [],
+    };
+    const save = () => saveState(settings.out, trainer, progress, fingerprint);
+    // Bad input ends the run up to here, with its one line and nothing else; so the rest is said only now.
+    const notes = [
+      `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads`,
+      job.dataReport,
+    ];
     if (settings.resume) {
       progress = await loadState(settings.out, trainer, fingerprint);
-      say(`resumed ${settings.out} at step ${progress.completedSteps} of ${totalSteps}`);
+      notes.push(`resumed ${settings.out} at step ${progress.completedSteps} of ${totalSteps}`);
     } else {
-      await job.initialise(trainer, say);
-      progress = { completedSteps: 0, trainingSeconds: 0, trainedTokens: 0, sparsity: 0, evaluations: [] };
+      await job.initialise(trainer, (text) => notes.push(text));
+      // A folder that cannot be written or a disk too small is found now and not after an epoch.
+      await save();
     }
+    notes.forEach(say);
 
-    const save = () => saveState(settings.out, trainer, progress, fingerprint);
     const evaluate = async (): Promise<EvaluationRecord> => ({
       ...await evaluateOn(trainer, evaluation, batchSize),
       completedSteps: progress.completedSteps,
@@ -248,6 +261,20 @@ export async function finetune(
     };
   } finally {
     await trainer.dispose();
+  }
+}
+
+/** Refuses, before anything is read, an output folder in which something would be lost, or nothing can be resumed. */
+async function checkOutput({ out, overwrite, resume }: FinetuneSettings): Promise<void> {
+  const isStarted = await holdsState(out);
+  if (resume) {
+    if (!isStarted) throw new InputError(`Cannot resume ${out}: it holds no training state`);
+    return;
+  }
+  await checkOutputFolder(out, { overwrite });
+  await checkOutputFolder(resolve(out, "export"), { overwrite });
+  if (isStarted && !overwrite) {
+    throw new InputError(`${out} already holds a run: pass --resume to go on, --overwrite or another --out`);
   }
 }
 

@@ -8,7 +8,7 @@
 import { dirname, join } from "node:path";
 import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safetensors.ts";
 import { InputError } from "../core/errors.ts";
-import { writeFileAtomic } from "../core/files.ts";
+import { ensureFolder, exists, writeFileAtomic } from "../core/files.ts";
 import type { Evaluation } from "./metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -41,6 +41,11 @@ export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
 const stateName = join("training", "state.safetensors");
 const bestName = join("training", "best.safetensors");
 
+/** Whether a run was begun in a folder: it can be resumed, and must not be overwritten unasked. */
+export function holdsState(out: string): Promise<boolean> {
+  return exists(join(out, stateName));
+}
+
 /** Saves everything. The previous save stays until this one is on the disk. */
 export async function saveState(
   out: string,
@@ -49,7 +54,7 @@ export async function saveState(
   fingerprint: Fingerprint,
 ): Promise<void> {
   const path = join(out, stateName);
-  await makeFolder(path);
+  await ensureFolder(dirname(path));
   const { layout } = trainer;
   const flat = (name: string, data: Float32Array) => ({
     name,
@@ -105,7 +110,7 @@ export async function loadState(
 /** Keeps the present weights as the best so far. */
 export async function saveBest(out: string, trainer: Trainer): Promise<void> {
   const path = join(out, bestName);
-  await makeFolder(path);
+  await ensureFolder(dirname(path));
   const { weights } = trainer;
   await writeFileAtomic(
     path,
@@ -122,14 +127,6 @@ export async function saveBest(out: string, trainer: Trainer): Promise<void> {
 export async function loadBest(out: string, trainer: Trainer): Promise<void> {
   const file = await openSafetensors(join(out, bestName));
   trainer.weights.set(await file.float32("weights"));
-}
-
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await Deno.mkdir(dirname(path), { recursive: true });
-  } catch (error) {
-    throw new InputError(`Cannot write ${dirname(path)}: ${error instanceof Error ? error.message : error}`);
-  }
 }
 
 function parse<T>(text: string | undefined, path: string): T {
