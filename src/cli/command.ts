@@ -2,9 +2,10 @@
  * What all commands share: flags, exit codes, the one-line error, and `--json`.
  * @module
  */
+import { dirname } from "node:path";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { errorMessage, InputError, UnsupportedError } from "../core/errors.ts";
-import { writeFileAtomic } from "../core/files.ts";
+import { pathKind, writeFileAtomic } from "../core/files.ts";
 
 export { Command } from "commander";
 
@@ -21,10 +22,12 @@ const aliases: Readonly<Record<string, string>> = {
   "--resume-from-checkpoint": "--resume",
 };
 
-/** Flag names with underscores, and those of the Hugging Face trainer, in the spelling used here. */
+/** Flag names with underscores, and those of the Hugging Face trainer, in the spelling used here. What follows a
+ *  bare `--` is text. */
 export function normaliseFlags(args: readonly string[]): string[] {
-  return args.map((arg) => {
-    if (!arg.startsWith("--")) return arg;
+  const textBegin = args.indexOf("--");
+  return args.map((arg, index) => {
+    if (!arg.startsWith("--") || (textBegin >= 0 && index >= textBegin)) return arg;
     const [name, ...value] = arg.split("=");
     const dashed = name.replaceAll("_", "-");
     return [aliases[dashed] ?? dashed, ...value].join("=");
@@ -48,10 +51,11 @@ export function makeCommand(name: string, description: string): Command {
   return new Command(name)
     .description(description)
     .option("--json <file>", "write the result as JSON; - for standard output")
-    .showHelpAfterError("(--help lists the flags)")
     .exitOverride()
     .configureOutput({
-      outputError: (text, write) => write(text.replace(/^error: /, `lacuna ${name}: `)),
+      // commander puts its "did you mean" on a second line.
+      outputError: (text, write) =>
+        write(`lacuna ${name}: ${errorMessage(text).replace(/^error: /, "")} (--help lists the flags)\n`),
     });
 }
 
@@ -65,6 +69,7 @@ export async function runCommand(
 ): Promise<never> {
   try {
     command.parse(normaliseFlags(Deno.args), { from: "user" });
+    await checkJsonFile(command.opts().json);
     await action(command);
     Deno.exit(0);
   } catch (error) {
@@ -81,10 +86,21 @@ export function jsonOnStandardOutput(json: string | undefined): boolean {
   return json === "-";
 }
 
+/** Refuses a `--json` that could not be written in the end, before there is a result to lose. */
+async function checkJsonFile(json: string | undefined): Promise<void> {
+  if (json === undefined || json === "-") return;
+  if (await pathKind(json) === "folder") throw new InputError(`--json is ${json}, a folder: wanted a file`);
+  if (await pathKind(dirname(json)) !== "folder") {
+    throw new InputError(`--json is ${json}: wanted a file in a folder that exists`);
+  }
+}
+
 /** Writes a result where `--json` says. */
 export async function writeJson(json: string | undefined, result: unknown): Promise<void> {
   if (json === undefined) return;
   const text = JSON.stringify(result, null, 2) + "\n";
-  if (json === "-") await Deno.stdout.write(new TextEncoder().encode(text));
-  else await writeFileAtomic(json, text);
+  if (json !== "-") return await writeFileAtomic(json, text);
+  const bytes = new TextEncoder().encode(text);
+  // A pipe takes as many bytes at a time as it has room for.
+  for (let done = 0; done < bytes.length;) done += await Deno.stdout.write(bytes.subarray(done));
 }
