@@ -3,11 +3,11 @@
  * @module
  */
 import * as comlink from "comlink";
-import { errorMessage, InputError } from "../src/core/errors.ts";
+import { errorMessage } from "../src/core/errors.ts";
 import type { Kernel } from "../src/kernels/kernel.ts";
 import type { Machine } from "../src/machines/machine.ts";
 import { Arena } from "../src/plan/arena.ts";
-import { type Executor, KernelTable } from "../src/plan/executor.ts";
+import { checkThreads, type Executor, KernelTable } from "../src/plan/executor.ts";
 import type { Program } from "../src/plan/program.ts";
 import { Command, Control, controlBytes, type WorkerControl } from "./protocol.ts";
 
@@ -18,12 +18,6 @@ export interface PoolOptions {
   readonly threads: number;
   /** Size of the arena. */
   readonly arenaBytes: number;
-}
-
-/** Checks a thread count given by a user. */
-export function checkThreads(threads: number): number {
-  if (Number.isInteger(threads) && threads >= 1 && threads <= 1024) return threads;
-  throw new InputError(`threads is ${threads}: wanted a whole number from 1 to 1024`);
 }
 
 /** An executor on worker threads. Make it with `WorkerPool.create` and end it with `dispose`. */
@@ -63,13 +57,18 @@ export class WorkerPool implements Executor {
       });
       pool.#threads.push({ worker, control: comlink.wrap<WorkerControl>(worker) });
     }
-    await pool.#orFailure(
-      Promise.all(
-        pool.#threads.map((thread, index) =>
-          thread.control.setUp({ index, workers: pool.workers, memory: pool.arena.memory, control })
+    try {
+      await pool.#orFailure(
+        Promise.all(
+          pool.#threads.map((thread, index) =>
+            thread.control.setUp({ index, workers: pool.workers, memory: pool.arena.memory, control })
+          ),
         ),
-      ),
-    );
+      );
+    } catch (error) {
+      await pool.dispose();
+      throw error;
+    }
     return pool;
   }
 

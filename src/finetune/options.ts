@@ -4,6 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import type { PruningScope } from "../pruning/method.ts";
+import { checkThreads } from "../plan/executor.ts";
 import { parsePattern, type Pattern } from "../pruning/pattern.ts";
 
 /** Settings of a run. Fractions of the run are of its optimiser steps. */
@@ -119,7 +120,7 @@ export function checkSettings(settings: FinetuneSettings): void {
   count("--prune-refreshes", s.pruneRefreshes);
   count("--save-steps", s.saveSteps, 0);
   count("--seed", s.seed, 0);
-  if (s.threads !== undefined) count("--threads", s.threads);
+  if (s.threads !== undefined) checkThreads(s.threads);
   if (s.maximumTrainSamples !== undefined) count("--max-train-samples", s.maximumTrainSamples);
   if (s.maximumEvalSamples !== undefined) count("--max-eval-samples", s.maximumEvalSamples);
   check(

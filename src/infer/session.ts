@@ -13,7 +13,7 @@ import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts
 import type { Target } from "../graph/operation.ts";
 import { tiledIndex } from "../graph/layout.ts";
 import type { Machine } from "../machines/machine.ts";
-import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
+import { checkThreads, type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
@@ -86,6 +86,7 @@ export class Session {
   /** Loads and packs the weights and starts the workers. */
   static async open(model: Model, options: SessionOptions): Promise<Session> {
     const { config } = model;
+    checkThreads(options.threads);
     const maximumTokens = Math.max(options.maximumTokens ?? 2048, config.maximumPositions);
     const weights = await loadWeights(model, { dense: options.dense ?? false });
     const largest = sizeOfRun(maximumTokens, maximumSequences, options);

@@ -2,6 +2,7 @@
  * What runs programs: the worker pool in production, the calling thread in tests.
  * @module
  */
+import { InputError } from "../core/errors.ts";
 import type { Kernel } from "../kernels/kernel.ts";
 import type { LinkedKernel, Machine } from "../machines/machine.ts";
 import { linkImage } from "../machines/mod.ts";
@@ -29,6 +30,12 @@ export type ExecutorFactory = (options: {
   readonly threads: number;
   readonly arenaBytes: number;
 }) => Promise<Executor>;
+
+/** A thread count given by a user, for plans and executors alike. Throws `InputError` for what is none. */
+export function checkThreads(threads: number): number {
+  if (Number.isInteger(threads) && threads >= 1 && threads <= 1024) return threads;
+  throw new InputError(`threads is ${threads}: wanted a whole number from 1 to 1024`);
+}
 
 /** Links a plan's kernels and writes its program into freshly allocated arena memory. */
 export async function prepare(executor: Executor, plan: Plan): Promise<Program> {
