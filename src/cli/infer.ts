@@ -44,7 +44,7 @@ async function run(command: Command): Promise<void> {
     const answers: Answer[] = [];
     const show = !jsonOnStandardOutput(flags.json);
     for await (const texts of inGroups(command.args.length > 0 ? command.args : standardInputLines())) {
-      const scored = await classify(texts, { top_k: Math.max(2, classes) });
+      const scored = await classify(texts, { top_k: classes });
       texts.forEach((text, index) => {
         const [best] = scored[index];
         const scores = Object.fromEntries(scored[index].map(({ label, score }) => [label, score]));

@@ -37,8 +37,8 @@ export interface PipelineOptions {
 
 /** Options of one call. */
 export interface CallOptions {
-  /** How many classes to give a text, best first; default 1. With 1, a text gets one score and not a list. */
-  readonly top_k?: number;
+  /** How many classes to give a text, best first, as a list; at least 1. A call without options gives the best one. */
+  readonly top_k: number;
 }
 
 /** Classifies texts. */
@@ -94,8 +94,11 @@ export async function openPipeline(
   });
 
   const encode = (input: PipelineInput) => {
-    const { text, pair } = typeof input === "string" ? { text: input, pair: undefined } : input;
+    const { text, pair } = typeof input === "string" ? { text: input, pair: undefined } : input ?? {};
     if (typeof text !== "string") throw new InputError(`a text is ${typeof text}: wanted a string`);
+    if (pair !== undefined && typeof pair !== "string") {
+      throw new InputError(`a pair is ${typeof pair}: wanted a string`);
+    }
     const { ids, typeIds, fullLength, truncated } = tokenizer.encode(text, pair, maximumLength);
     if (truncated && options.truncate === false) {
       throw new InputError(`a text has ${fullLength} tokens: wanted at most ${maximumLength}`);
@@ -106,11 +109,14 @@ export async function openPipeline(
     inputs: PipelineInput | readonly PipelineInput[],
     call?: CallOptions,
   ): Promise<ClassScore | ClassScore[] | ClassScore[][]> {
+    if (call !== undefined && !(Number.isInteger(call.top_k) && call.top_k >= 1)) {
+      throw new InputError(`top_k is ${call.top_k}: wanted a whole number of at least 1`);
+    }
     const isList = Array.isArray(inputs);
     const list = (isList ? inputs : [inputs]) as readonly PipelineInput[];
     const logits = await session.logits(list.map(encode));
     const ranked = logits.map((each) => rank(each, opened.config.labels));
-    const answers = call?.top_k === undefined || call.top_k === 1
+    const answers = call === undefined
       ? ranked.map((scores) => scores[0])
       : ranked.map((scores) => scores.slice(0, call.top_k));
     return isList ? answers as ClassScore[] | ClassScore[][] : answers[0];
