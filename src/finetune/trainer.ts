@@ -18,7 +18,7 @@ import { globalNormPartials, globalNormSteps } from "../kernels/global_norm/step
 import type { Machine } from "../machines/machine.ts";
 import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
-import { type Plan, planBytes, planGraph } from "../plan/plan.ts";
+import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
 import {
   initialiseParameter,
@@ -68,9 +68,6 @@ export interface BatchAnswers {
 }
 
 type Mode = "train" | "evaluate";
-
-/** Columns in a tile, in vectors: eight keep a block of four rows within sixteen registers on every machine. */
-const tileVectors = 8;
 
 /** A model being trained. Make it with `Trainer.create`; end it with `dispose`. */
 export class Trainer {
@@ -301,7 +298,7 @@ export function parameterLayoutOf(config: BertConfig): ParameterLayout {
 
 function targetOf(options: TrainerOptions): Target {
   const { lanes, vectorRegisters } = options.machine;
-  return { lanes, vectorRegisters, tile: tileVectors * lanes, workers: options.workers };
+  return { lanes, vectorRegisters, tile: usualTile(lanes), workers: options.workers };
 }
 
 function sequencesOf(options: TrainerOptions): number {

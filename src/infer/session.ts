@@ -15,7 +15,7 @@ import { tiledIndex } from "../graph/layout.ts";
 import type { Machine } from "../machines/machine.ts";
 import { checkThreads, type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
-import { type Plan, planBytes, planGraph } from "../plan/plan.ts";
+import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
 import { type LayerChoice, type LoadedWeights, loadWeights } from "./weights.ts";
 
@@ -41,9 +41,6 @@ const maximumSequences = 256;
 
 /** Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ. */
 const maximumPrograms = 128;
-
-/** Columns in a tile, in vectors, for all but the shortest runs. */
-const tileVectors = 8;
 
 /** A model ready to answer. Make it with `Session.open`; end it with `dispose`. */
 export class Session {
@@ -201,7 +198,7 @@ function sizeOfRun(
 ): RunSize {
   const { lanes, vectorRegisters } = machine;
   // A power of two, so that sparse kernels turn an input's number into an address with a shift.
-  const tile = Math.min(tileVectors * lanes, powerOfTwo(alignUp(tokens, lanes)));
+  const tile = Math.min(usualTile(lanes), powerOfTwo(alignUp(tokens, lanes)));
   const grain = tokens <= 8 * tile ? tile : 4 * tile;
   const target: Target = { lanes, vectorRegisters, tile, workers: threads };
   const sequenceTiles = powerOfTwo(Math.ceil(sequences / tile));

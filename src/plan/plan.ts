@@ -24,6 +24,14 @@ export interface PlanRequest {
   readonly epilogue?: readonly Step[];
 }
 
+/**
+ * Columns in a tile, unless a run is shorter: four vectors fill the registers of a block of rows, and 32 at least make
+ * a broadcast weight worth its load. Wider tiles (128 on AVX-512) were no faster and waste more on the last tile.
+ */
+export function usualTile(lanes: number): number {
+  return Math.max(32, 4 * lanes);
+}
+
 /** Work between two barriers. */
 export type Phase = Step;
 
