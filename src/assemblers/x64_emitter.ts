@@ -235,7 +235,10 @@ export abstract class X64Emitter {
       numbers.push(number);
     }
     const bytes = borrowed.reduce((sum, { bits }) => sum + bits / 8, 0);
-    const slots = borrowed.map((register, index) => ({ register, slot: at(gpr.rsp, index * register.bits / 8) }));
+    const slots = borrowed.map((register, index) => ({
+      register,
+      slot: at(gpr.rsp, index * register.bits / 8),
+    }));
     if (bytes > 0) this.body.arithmetic("sub", gpr.rsp, bytes);
     for (const { register, slot } of slots) this.body.store("vmovups", slot, register);
     emit(...numbers.map((number) => this.vectorRegister(number)));
