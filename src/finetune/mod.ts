@@ -5,6 +5,7 @@
  *     0            pruneBegin                    pruneEnd                        1     (fraction of the steps)
  * @module
  */
+import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { saveModel } from "../checkpoint/model_folder.ts";
 import { InputError } from "../core/errors.ts";
@@ -18,7 +19,7 @@ import { type PrunableMatrix, pruneMasks } from "../pruning/method.ts";
 import { cubicSchedule, type PruningSchedule } from "../pruning/schedule.ts";
 import { isPrunable, sparsityOfWeights, type SparsityReport } from "../pruning/sparsity.ts";
 import { chooseDevice } from "./device.ts";
-import { prepareJob } from "./job.ts";
+import { type Job, prepareJob } from "./job.ts";
 import { ConfusionMatrix, predictedClass } from "./metrics.ts";
 import { checkSettings, type FinetuneSettings } from "./options.ts";
 import { linear, warmupStepsOf } from "./schedule.ts";
@@ -129,7 +130,7 @@ export async function finetune(
     });
     const pruning = pruningScheduleOf(settings, totalSteps);
     const prunedFrom = pruning ? Math.round(settings.pruneEnd * totalSteps) : 0;
-    const fingerprint = fingerprintOf(settings, train.length);
+    const fingerprint = fingerprintOf(settings, job);
     let progress: RunProgress = {
       completedSteps: 0,
       trainingSeconds: 0,
@@ -340,11 +341,22 @@ function isBetter(a: EvaluationRecord, b: EvaluationRecord): boolean {
   return a.accuracy > b.accuracy || (a.accuracy === b.accuracy && a.loss < b.loss);
 }
 
-/** Settings that decide the numbers of a run. Threads do not: results are the same for any count. */
-function fingerprintOf(settings: FinetuneSettings, examples: number): Fingerprint {
+/** What decides the numbers of a run: settings and data. Threads do not: results are the same for any count. */
+function fingerprintOf(settings: FinetuneSettings, { train, evaluation }: Job): Fingerprint {
   const free = new Set(["out", "overwrite", "resume", "threads", "saveSteps", "device"]);
   const entries = Object.entries(settings)
     .filter(([name, value]) => !free.has(name) && value !== undefined)
     .map(([name, value]) => [name, Array.isArray(value) ? value.join(",") : value]);
-  return { ...Object.fromEntries(entries), trainingExamples: examples };
+  return {
+    ...Object.fromEntries(entries),
+    "training data": digestOf(train),
+    "evaluation data": digestOf(evaluation),
+  };
+}
+
+/** A short hash of tokens and labels: files of the same name may hold other texts. */
+function digestOf(examples: readonly EncodedExample[]): string {
+  const hash = createHash("sha256");
+  for (const { ids, label } of examples) hash.update(`${label}:${ids.join()};`);
+  return hash.digest("hex").slice(0, 12);
 }

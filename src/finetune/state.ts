@@ -83,7 +83,10 @@ export async function loadState(
   const path = join(out, stateName);
   const file = await openSafetensors(path);
   const saved = parse<Fingerprint>(file.metadata.fingerprint, path);
-  for (const name of new Set([...Object.keys(saved), ...Object.keys(fingerprint)])) {
+  const names = [...new Set([...Object.keys(saved), ...Object.keys(fingerprint)])];
+  // A setting that only one side has is the reason for what else differs, so it is named first.
+  names.sort((a, b) => Number(a in saved && a in fingerprint) - Number(b in saved && b in fingerprint));
+  for (const name of names) {
     if (saved[name] === fingerprint[name]) continue;
     throw new InputError(
       `Cannot resume ${out}: ${name} was ${saved[name] ?? "not set"} and is ${

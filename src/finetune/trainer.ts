@@ -99,22 +99,17 @@ export class Trainer {
     const target = targetOf(options);
     const columns = alignUp(options.maximumTokens, target.tile);
     const layout = parameterLayoutOf(options.config);
+    const parameterBytes = addressBytes(layout, columns, sequencesOf(options));
+    checkArenaBytes(parameterBytes, options);
     // Planning is pure: a plan at made-up addresses tells how much memory the largest batch takes.
     const dry = planAddresses(layout, columns, sequencesOf(options), { allocate: () => 64 });
     const plan = planStep("train", options, columns, layout, dry);
     const evaluation = planStep("evaluate", options, columns, layout, dry);
     const tiles = columns / target.tile;
-    const bytes = addressBytes(layout, columns, sequencesOf(options)) +
+    const bytes = parameterBytes +
       Math.max(planBytes(plan), planBytes(evaluation)) +
       tiles * (alignUp(programBytes(plan)) + alignUp(programBytes(evaluation)) + 128) + 2 ** 16;
-    if (bytes > 2 ** 32) {
-      throw new InputError(
-        `training needs ${
-          (bytes / 2 ** 30).toFixed(1)
-        } GiB for batches of ${options.maximumTokens} tokens: ` +
-          `wanted at most 4 GiB, so lower --batch-size or --max-length`,
-      );
-    }
+    checkArenaBytes(bytes, options);
     const executor = await options.createExecutor({
       machine: options.machine,
       threads: options.workers,
@@ -294,6 +289,15 @@ export function parameterLayoutOf(config: BertConfig): ParameterLayout {
   const graph = new Graph();
   buildBert(graph, config, { columns: 1, sequences: 1, mode: "infer" });
   return layoutParameters(graph);
+}
+
+/** Kernels take 32-bit addresses. */
+function checkArenaBytes(bytes: number, { maximumTokens }: TrainerOptions): void {
+  if (bytes <= 2 ** 32) return;
+  throw new InputError(
+    `training needs ${(bytes / 2 ** 30).toFixed(1)} GiB for batches of ${maximumTokens} tokens: ` +
+      `wanted at most 4 GiB, so take a smaller model or lower --batch-size or --max-length`,
+  );
 }
 
 function targetOf(options: TrainerOptions): Target {

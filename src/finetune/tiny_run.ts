@@ -1,0 +1,129 @@
+/**
+ * Tiny data, models and settings for tests of whole runs: made on the spot, trained in a fraction of a second.
+ *
+ *     await using folder = await TinyFolder.create();
+ *     await finetune(folder.settings({ sparsity: 0.5 }));
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { join, relative } from "node:path";
+import { bertConfigJson, bertTensorShapes, parseBertConfig } from "../../models/config.ts";
+import { saveModel } from "../checkpoint/model_folder.ts";
+import { randomKey, RandomStream } from "../core/random.ts";
+import { buildVocabulary } from "../data/vocabulary.ts";
+import { wordPieceFiles } from "../data/wordpiece.ts";
+import { finetuneDefaults, type FinetuneSettings } from "./options.ts";
+
+/** `config.json` of the encoder: two layers of 16 hidden units, wide starting weights so that it learns in few steps. */
+export const tinyConfigJson: Readonly<Record<string, unknown>> = {
+  model_type: "bert",
+  vocab_size: 40,
+  hidden_size: 16,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  intermediate_size: 32,
+  max_position_embeddings: 24,
+  initializer_range: 0.2,
+};
+
+/** Words that decide the label. */
+const words = { negative: ["awful", "boring", "weak"], positive: ["great", "lovely", "fine"] } as const;
+const filler = ["the", "film", "plot", "was", "and", "songs", "its", "cast"];
+
+/** Labelled sentences: one telling word among words that say nothing. Labels alternate. */
+export function tinyRows(count: number, seed: number): { sentence: string; label: keyof typeof words }[] {
+  const stream = new RandomStream(randomKey(seed, "tiny rows"));
+  return Array.from({ length: count }, (_, index) => {
+    const label = index % 2 ? "positive" : "negative";
+    const sentence = Array.from({ length: 2 + stream.below(6) }, () => filler[stream.below(filler.length)]);
+    sentence[stream.below(sentence.length)] = words[label][stream.below(3)];
+    return { sentence: sentence.join(" "), label };
+  });
+}
+
+/** A temporary folder with a training file, an evaluation file and a config. */
+export class TinyFolder implements AsyncDisposable {
+  private constructor(readonly path: string) {}
+
+  /** Makes the folder and its files: `train.tsv`, `eval.tsv`, `config.json`. */
+  static async create(): Promise<TinyFolder> {
+    const folder = new TinyFolder(await Deno.makeTempDir({ prefix: "lacuna-" }));
+    await folder.write("train.tsv", tsv(tinyRows(96, 1)));
+    await folder.write("eval.tsv", tsv(tinyRows(48, 2)));
+    await folder.write("config.json", JSON.stringify(tinyConfigJson));
+    return folder;
+  }
+
+  /** The path of a file or folder inside. */
+  at(...names: string[]): string {
+    return join(this.path, ...names);
+  }
+
+  /** Writes a file inside and gives its path. */
+  async write(name: string, content: string | Uint8Array): Promise<string> {
+    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    await Deno.writeFile(this.at(name), bytes);
+    return this.at(name);
+  }
+
+  /** Settings of a run of 24 steps on the files, into `out`. */
+  settings(changes: Partial<FinetuneSettings> = {}): FinetuneSettings {
+    const start = changes.model === undefined ? { init: this.at("config.json") } : {};
+    return {
+      ...finetuneDefaults,
+      ...start,
+      train: this.at("train.tsv"),
+      evaluation: this.at("eval.tsv"),
+      maximumLength: 24,
+      epochs: 4,
+      batchSize: 16,
+      learningRate: 1e-2,
+      threads: 2,
+      out: this.at("out"),
+      ...changes,
+    };
+  }
+
+  /** Writes a model with random weights and a fitting tokenizer; `json` changes its config. Gives the folder. */
+  async writeModel(name: string, json: Readonly<Record<string, unknown>> = {}): Promise<string> {
+    const vocabulary = buildVocabulary(tinyRows(96, 1).map(({ sentence }) => sentence));
+    const config = parseBertConfig({ ...tinyConfigJson, vocab_size: vocabulary.length, ...json }, name);
+    const tensors = Array.from(bertTensorShapes(config), ([tensor, shape]) => {
+      const stream = new RandomStream(randomKey(5, tensor));
+      const data = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => 0.3 * stream.normal());
+      return { name: tensor, shape, data };
+    });
+    const tokenizerFiles = wordPieceFiles(vocabulary);
+    await saveModel(this.at(name), {
+      configJson: bertConfigJson(config),
+      tensors,
+      tokenizerFiles,
+      format: "dense",
+    });
+    return this.at(name);
+  }
+
+  /** Hashes of all files below a path, by name: two equal snapshots mean not a byte has changed. */
+  snapshot(path: string = this.path): ReadonlyMap<string, string> {
+    const hashes = new Map<string, string>();
+    const visit = (folder: string) => {
+      for (const { name, isDirectory } of Deno.readDirSync(folder)) {
+        const child = join(folder, name);
+        if (isDirectory) visit(child);
+        const content = isDirectory ? "folder" : Deno.readFileSync(child);
+        hashes.set(relative(path, child), createHash("sha256").update(content).digest("hex"));
+      }
+    };
+    visit(path);
+    return new Map([...hashes].sort(([a], [b]) => a < b ? -1 : 1));
+  }
+
+  /** Removes it all. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}
+
+function tsv(rows: readonly { sentence: string; label: string }[]): string {
+  return ["sentence\tlabel", ...rows.map(({ sentence, label }) => `${sentence}\t${label}`)].join("\n") + "\n";
+}
