@@ -21,6 +21,7 @@ export type X64Isa = "avx512" | "avx2";
 
 /** How to assemble. */
 export interface X64Options {
+  /** Instruction set. */
   readonly isa: X64Isa;
   /** The processor multiplies bytes in one instruction: AVX-512 VNNI, or AVX-VNNI beside AVX2. */
   readonly vnni: boolean;
@@ -36,18 +37,23 @@ export const x64Vectors: Readonly<
 
 /** A function in the text of an image. */
 export interface X64Symbol {
+  /** The kernel's key, or `bindSymbol`. */
   readonly name: string;
   /** Bytes from the start of the text. */
   readonly offset: number;
+  /** Length of its code. */
   readonly byteLength: number;
 }
 
 /** Assembled functions and what they refer to, not yet placed in memory. */
 export interface X64Code {
+  /** The functions' instructions. */
   readonly text: Uint8Array<ArrayBuffer>;
+  /** The functions, in order of position. */
   readonly symbols: readonly X64Symbol[];
   /** Positions and ends count from the start of the text. */
   readonly fixups: readonly Fixup[];
+  /** Read-only data. */
   readonly constants: Uint8Array<ArrayBuffer>;
   /** Bytes of writable data, zero at first. */
   readonly dataBytes: number;

@@ -59,6 +59,7 @@ type Register = Vector | Integer;
 
 /** Emits one kernel. Registers are checked on every use; the checks cost nothing at run time. */
 export abstract class X64Emitter {
+  /** Instruction set in the words of reports. */
   abstract readonly isa: string;
   /** Vector registers a kernel may hold at once. */
   readonly vectorRegisters: number;

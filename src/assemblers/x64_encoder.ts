@@ -47,6 +47,7 @@ export interface Fixup {
   readonly position: number;
   /** End of the instruction they belong to: distances count from there. */
   readonly end: number;
+  /** The section the distance leads to. */
   readonly section: ImageSection;
   /** Bytes from the start of that section. */
   readonly offset: number;
@@ -54,6 +55,7 @@ export interface Fixup {
 
 /** Lanes an AVX-512 instruction touches; the others are kept, or zeroed. */
 export interface Masking {
+  /** The lanes to touch. */
   readonly mask: MaskRegister;
   /** Zero the lanes not in the mask: for registers only. */
   readonly zeroing?: boolean;

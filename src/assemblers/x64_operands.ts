@@ -5,6 +5,7 @@
 
 /** A 64-bit general-purpose register; 32-bit instructions use its low half. */
 export interface Gpr {
+  /** Tells operands apart. */
   readonly kind: "gpr";
   /** 0 to 15, as encoded. */
   readonly number: number;
@@ -12,6 +13,7 @@ export interface Gpr {
 
 /** A vector register at one of its widths. */
 export interface VectorRegister {
+  /** Tells operands apart. */
   readonly kind: "vector register";
   /** 0 to 31, as encoded. Only AVX-512 has 16 and above. */
   readonly number: number;
@@ -21,6 +23,7 @@ export interface VectorRegister {
 
 /** An AVX-512 mask register. */
 export interface MaskRegister {
+  /** Tells operands apart. */
   readonly kind: "mask register";
   /** 0 to 7, as encoded. 0 means "no mask" where it guards an instruction. */
   readonly number: number;
@@ -28,9 +31,13 @@ export interface MaskRegister {
 
 /** Memory at base + index + displacement. */
 export interface Memory {
+  /** Tells operands apart. */
   readonly kind: "memory";
+  /** Register that is added. */
   readonly base: Gpr;
+  /** Another register that is added. Any but rsp. */
   readonly index?: Gpr;
+  /** Signed 32-bit number of bytes that is added. */
   readonly displacement: number;
   /** The instruction reads one 32-bit element and uses it in every lane (AVX-512). */
   readonly broadcast?: boolean;
@@ -41,7 +48,9 @@ export type ImageSection = "constants" | "data";
 
 /** Memory in another section of the image, addressed relative to the instruction. */
 export interface ImageMemory {
+  /** Tells operands apart. */
   readonly kind: "image memory";
+  /** Where it lies. */
   readonly section: ImageSection;
   /** Bytes from the start of the section. */
   readonly offset: number;

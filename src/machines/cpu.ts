@@ -12,9 +12,13 @@ import { openSharedObject, publishSharedObject } from "./native_loader.ts";
 
 /** What `cpuid` answers. */
 export interface CpuidRegisters {
+  /** First word of the answer. */
   readonly eax: number;
+  /** Second word. */
   readonly ebx: number;
+  /** Third word. */
   readonly ecx: number;
+  /** Fourth word. */
   readonly edx: number;
 }
 
@@ -28,9 +32,13 @@ export interface CpuQueries {
 
 /** One cache. */
 export interface Cache {
+  /** 1 is nearest to the core. */
   readonly level: number;
+  /** What it holds. */
   readonly kind: "data" | "instruction" | "unified";
+  /** Its capacity, which cores may share. */
   readonly sizeBytes: number;
+  /** What it fetches at once. */
   readonly lineBytes: number;
 }
 

@@ -12,18 +12,13 @@ export type { CodeImage, LinkedKernel, Machine, NativeImage, WasmImage } from ".
 export { nativeCpu, nativeMachine, nativeMachines, nativeUnavailableReason } from "./native_machine.ts";
 export { createArenaMemory, type WasmFeatures, wasmFeatures, wasmMachine } from "./wasm_machine.ts";
 
-/** Every machine this host can execute, fastest first. */
+/** Every machine this host can execute, fastest first: native vectors where they may be loaded, then WebAssembly. */
 export function availableMachines(): Machine[] {
   const features = wasmFeatures();
-  const machines: Machine[] = isNativeWanted() ? nativeMachines() : [];
+  const machines: Machine[] = nativeMachines();
   if (features.threads && features.relaxedSimd) machines.push(wasmMachine({ relaxed: true }));
   if (features.threads && features.simd) machines.push(wasmMachine({ relaxed: false }));
   return machines;
-}
-
-function isNativeWanted(): boolean {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: "LACUNA_NATIVE" });
-  return state === "granted" && Deno.env.get("LACUNA_NATIVE") === "1";
 }
 
 /**
