@@ -22,7 +22,8 @@ import {
   type TextClassificationPipeline,
 } from "./src/infer/pipeline.ts";
 import { openModel } from "./src/checkpoint/model_folder.ts";
-import { Session, type SessionOptions } from "./src/infer/session.ts";
+import type { EncoderSession } from "./src/infer/encoder_session.ts";
+import { Session } from "./src/infer/session.ts";
 import { selectMachine } from "./src/machines/mod.ts";
 import { WorkerPool } from "./workers/pool.ts";
 
@@ -42,7 +43,13 @@ export {
 } from "./src/finetune/mod.ts";
 export type { Evaluation } from "./src/finetune/metrics.ts";
 export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
-export type { Session, SessionInput } from "./src/infer/session.ts";
+export type { BertConfig } from "./models/config.ts";
+export type { Encoding, Tokenizer } from "./src/data/tokenizer.ts";
+export type { EncoderSession, SessionInput } from "./src/infer/encoder_session.ts";
+export type { LayerChoice } from "./src/infer/weights.ts";
+export type { PruningScope } from "./src/pruning/method.ts";
+export type { Pattern } from "./src/pruning/pattern.ts";
+export type { LayerSparsity, SparsityReport } from "./src/pruning/sparsity.ts";
 export type { EvaluationRecord } from "./src/finetune/state.ts";
 export type {
   CallOptions,
@@ -55,6 +62,7 @@ export type {
 
 /** How `finetune` reports and is stopped. */
 export interface FinetuneCallbacks {
+  /** Hears messages, steps and evaluations. */
   readonly listener?: FinetuneListener;
   /** Aborting saves the state; the promise then rejects with `Interrupted`. */
   readonly signal?: AbortSignal;
@@ -87,7 +95,11 @@ export function pipeline(
 }
 
 /** How `openSession` runs a model. */
-export interface OpenSessionOptions extends Pick<SessionOptions, "maximumTokens" | "dense"> {
+export interface OpenSessionOptions {
+  /** Most tokens in one run; longer calls are cut. At least the model's positions. */
+  readonly maximumTokens?: number;
+  /** Run every layer with the dense kernels, for comparison. */
+  readonly dense?: boolean;
   /** Worker threads; default: all cores. */
   readonly threads?: number;
   /** Instruction set; default: the fastest there is. */
@@ -100,7 +112,7 @@ export interface OpenSessionOptions extends Pick<SessionOptions, "maximumTokens"
  *
  * @throws InputError when the folder holds no usable model.
  */
-export async function openSession(model: string, options: OpenSessionOptions = {}): Promise<Session> {
+export async function openSession(model: string, options: OpenSessionOptions = {}): Promise<EncoderSession> {
   return await Session.open(await openModel(model), {
     ...options,
     machine: selectMachine(options.isa),

@@ -2,7 +2,11 @@
  * `deno task plan`: the kernels chosen for a model and what each worker does, phase by phase.
  * @module
  */
-import { openSession } from "../../mod.ts";
+import { openModel } from "../checkpoint/model_folder.ts";
+import { Session } from "../infer/session.ts";
+import { selectMachine } from "../machines/mod.ts";
+import { Arena } from "../plan/arena.ts";
+import { InlineExecutor } from "../plan/executor.ts";
 import { describePlan } from "../plan/plan.ts";
 import {
   type Command,
@@ -26,9 +30,12 @@ export function planCommand(): Command {
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
-  const session = await openSession(await chosenModel(flags.model), {
-    threads: flags.threads,
-    isa: flags.isa,
+  const session = await Session.open(await openModel(await chosenModel(flags.model)), {
+    machine: selectMachine(flags.isa),
+    threads: flags.threads ?? navigator.hardwareConcurrency,
+    // Nothing runs, so no worker is started.
+    createExecutor: ({ machine, threads, arenaBytes }) =>
+      Promise.resolve(new InlineExecutor(machine, threads, new Arena(arenaBytes))),
   });
   try {
     const plan = session.plan(flags.tokens, flags.batch);

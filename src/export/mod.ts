@@ -12,9 +12,9 @@ import { sparsityOfWeights } from "../pruning/sparsity.ts";
 import { bertToOnnx } from "./onnx.ts";
 
 /** What a folder can hold: `sparse` has sparse weights and ONNX, the others the one file they are named after. */
-export const exportFormats = ["sparse", "safetensors", "onnx"] as const;
-/** What a folder can hold: `sparse` has sparse weights and ONNX, the others the one file they are named after. */
-export type ExportFormat = typeof exportFormats[number];
+export type ExportFormat = "sparse" | "safetensors" | "onnx";
+
+const exportFormats: readonly ExportFormat[] = ["sparse", "safetensors", "onnx"];
 
 /** What to export. */
 export interface ExportOptions {
@@ -32,7 +32,9 @@ export interface ExportOptions {
 
 /** A written file. */
 export interface ExportedFile {
+  /** Path inside the folder. */
   readonly name: string;
+  /** Size in bytes. */
   readonly byteLength: number;
   /** What it is, for the reader. */
   readonly what: string;
@@ -40,7 +42,9 @@ export interface ExportedFile {
 
 /** What was written where. */
 export interface ExportResult {
+  /** The folder. */
   readonly dir: string;
+  /** The large files in it. */
   readonly files: readonly ExportedFile[];
   /** Zeros among the prunable weights. */
   readonly sparsity: number;

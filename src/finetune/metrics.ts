@@ -13,6 +13,7 @@ export interface Evaluation {
   readonly macroF1: number;
   /** Matthews correlation, generalised to many classes (Gorodkin 2004); 0 when one side is constant. */
   readonly matthews: number;
+  /** Examples evaluated. */
   readonly examples: number;
 }
 

@@ -47,14 +47,21 @@ export interface FinetuneListener {
 
 /** Where the run is, for a progress bar. */
 export interface StepProgress {
+  /** Optimiser steps done. */
   readonly completedSteps: number;
+  /** Optimiser steps of the whole run. */
   readonly totalSteps: number;
+  /** Passes over the training data done, with fraction. */
   readonly epoch: number;
   /** Mean loss of the last steps (exponential, 0.95). */
   readonly loss: number;
+  /** Rate of the last step. */
   readonly learningRate: number;
+  /** Share of the prunable weights that are masked. */
   readonly sparsity: number;
+  /** Training speed, evaluations left out. */
   readonly tokensPerSecond: number;
+  /** Expected time to the last step. */
   readonly remainingSeconds: number;
 }
 
@@ -68,18 +75,27 @@ export interface FinetuneContext {
 
 /** What a run came to. */
 export interface FinetuneResult {
+  /** What computed. */
   readonly device: string;
+  /** Worker threads. */
   readonly threads: number;
+  /** Instruction set of the kernels. */
   readonly isa: string;
+  /** Optimiser steps taken. */
   readonly steps: number;
+  /** Time spent in steps. */
   readonly seconds: number;
+  /** Training speed, evaluations left out. */
   readonly tokensPerSecond: number;
   /** The model that was kept. Absent without an evaluation file. */
   readonly evaluation?: EvaluationRecord;
   /** The model just before pruning began. */
   readonly denseEvaluation?: EvaluationRecord;
+  /** Zeros of the prunable weights that were written. */
   readonly sparsity: SparsityReport;
+  /** Output folder. */
   readonly out: string;
+  /** The deployable folder. */
   readonly exported: ExportResult;
 }
 

@@ -19,8 +19,11 @@ export interface FinetuneSettings {
   readonly train?: string;
   /** Evaluation file. */
   readonly evaluation?: string;
+  /** Column of the text, where its name is unusual. */
   readonly textColumn?: string;
+  /** Column of the second text. */
   readonly pairColumn?: string;
+  /** Column of the label. */
   readonly labelColumn?: string;
   /** Names for the classes 0, 1, … of integer labels. */
   readonly labelNames?: readonly string[];
@@ -28,14 +31,23 @@ export interface FinetuneSettings {
   readonly tokenizer?: string;
   /** Longest sequence in tokens; longer texts are truncated. */
   readonly maximumLength: number;
+  /** Use the first rows only. */
   readonly maximumTrainSamples?: number;
+  /** Use the first evaluation rows only. */
   readonly maximumEvalSamples?: number;
+  /** Passes over the training data. */
   readonly epochs: number;
+  /** Sequences in a step. */
   readonly batchSize: number;
+  /** Peak rate. */
   readonly learningRate: number;
+  /** Decoupled decay of matrices and embeddings; biases and LayerNorm have none. */
   readonly weightDecay: number;
+  /** AdamW's β₁. */
   readonly beta1: number;
+  /** AdamW's β₂. */
   readonly beta2: number;
+  /** AdamW's ε. */
   readonly epsilon: number;
   /** Gradients are scaled down to this global norm; 0 switches it off. */
   readonly maximumNorm: number;
@@ -43,7 +55,9 @@ export interface FinetuneSettings {
   readonly warmupRatio: number;
   /** Share of the encoder's linear weights that are zero in the end, in [0, 1). */
   readonly sparsity: number;
+  /** Which weights are pruned together. */
   readonly pattern: Pattern;
+  /** Whether every matrix reaches the sparsity, or all together. */
   readonly scope: PruningScope;
   /** Fraction of the run at which pruning begins: up to here the model is dense. */
   readonly pruneBegin: number;
@@ -51,7 +65,9 @@ export interface FinetuneSettings {
   readonly pruneEnd: number;
   /** Mask refreshes between the two. */
   readonly pruneRefreshes: number;
+  /** Seed of everything random. */
   readonly seed: number;
+  /** Where to compute. */
   readonly device: "auto" | "cpu" | "webgpu";
   /** Worker threads; absent: as many as the machine has cores. */
   readonly threads?: number;
@@ -59,6 +75,7 @@ export interface FinetuneSettings {
   readonly isa?: string;
   /** Output folder. */
   readonly out: string;
+  /** Replace what the output folder holds. */
   readonly overwrite: boolean;
   /** Continue the run saved in `out`. */
   readonly resume: boolean;

@@ -14,6 +14,7 @@ import type { Trainer } from "./trainer.ts";
 
 /** An evaluation with its place in the run. */
 export interface EvaluationRecord extends Evaluation {
+  /** Optimiser steps done before it. */
   readonly completedSteps: number;
   /** Share of the prunable weights that were masked. */
   readonly sparsity: number;

@@ -7,10 +7,12 @@ import { InputError } from "../core/errors.ts";
 import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
+import type { EncoderSession } from "./encoder_session.ts";
 import { Session } from "./session.ts";
 
 /** A label with its probability. */
 export interface ClassScore {
+  /** Name of the class. */
   readonly label: string;
   /** Softmax of the logits, 0 to 1. */
   readonly score: number;
@@ -52,7 +54,7 @@ export interface TextClassificationPipeline {
   /** The `top_k` best classes of each text. */
   (texts: readonly PipelineInput[], options: CallOptions): Promise<ClassScore[][]>;
   /** The session behind it: config, kernels by layer, plan. */
-  readonly session: Session;
+  readonly session: EncoderSession;
   /** The tokenizer. */
   readonly tokenizer: Tokenizer;
   /** Stops the workers and frees the memory. */
@@ -60,9 +62,9 @@ export interface TextClassificationPipeline {
 }
 
 /** Tasks a pipeline can be made for. */
-export const pipelineTasks = ["text-classification", "sentiment-analysis"] as const;
-/** Tasks a pipeline can be made for. */
-export type PipelineTask = typeof pipelineTasks[number];
+export type PipelineTask = "text-classification" | "sentiment-analysis";
+
+const pipelineTasks: readonly PipelineTask[] = ["text-classification", "sentiment-analysis"];
 
 /** Opens a model folder or hub id for a task. Throws `InputError` when the model or an option cannot be used. */
 export async function openPipeline(

@@ -7,6 +7,7 @@
  */
 import { bertInputs, buildBert } from "../../models/bert.ts";
 import type { BertConfig } from "../../models/config.ts";
+import type { EncoderSession, SessionInput } from "./encoder_session.ts";
 import type { Model } from "../checkpoint/model_folder.ts";
 import { packBatch } from "../data/batches.ts";
 import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts";
@@ -30,12 +31,6 @@ export interface SessionOptions {
   readonly dense?: boolean;
 }
 
-/** Token ids of one text, special tokens included, with the segment of each. */
-export interface SessionInput {
-  readonly ids: Int32Array;
-  readonly typeIds: Int32Array | Uint8Array;
-}
-
 /** Most sequences in one run. */
 const maximumSequences = 256;
 
@@ -43,7 +38,7 @@ const maximumSequences = 256;
 const maximumPrograms = 128;
 
 /** A model ready to answer. Make it with `Session.open`; end it with `dispose`. */
-export class Session {
+export class Session implements EncoderSession {
   readonly config: BertConfig;
   /** How each prunable layer runs, and why. */
   readonly layers: readonly LayerChoice[];

@@ -18,10 +18,10 @@ export interface BlockShape {
 export const blockShapes = {
   "unstructured": { rows: 1, columns: 1 },
   "4x1": { rows: 4, columns: 1 },
-} as const satisfies Record<string, BlockShape>;
+} as const satisfies Record<Pattern, BlockShape>;
 
-/** A name in `blockShapes`. */
-export type Pattern = keyof typeof blockShapes;
+/** Name of a pattern: `unstructured` prunes weights one by one, `4x1` four outputs of an input together. */
+export type Pattern = "unstructured" | "4x1";
 
 /** The pattern of that name. Throws InputError if there is none. */
 export function parsePattern(name: string): Pattern {

@@ -21,8 +21,11 @@ export function isPrunable(name: string): boolean {
 
 /** Zeros of one matrix. */
 export interface LayerSparsity {
+  /** Checkpoint name. */
   readonly name: string;
+  /** Weights of the matrix. */
   readonly weights: number;
+  /** How many of them are zero. */
   readonly zeros: number;
   /** zeros / weights */
   readonly sparsity: number;
@@ -32,8 +35,11 @@ export interface LayerSparsity {
 export interface SparsityReport {
   /** Zeros of all layers / weights of all layers; 0 if there are none. */
   readonly overall: number;
+  /** Weights of all matrices. */
   readonly weights: number;
+  /** How many of them are zero. */
   readonly zeros: number;
+  /** Matrix by matrix. */
   readonly layers: readonly LayerSparsity[];
 }
 
