@@ -71,12 +71,15 @@ export function finetuneCommand(): Command {
     .option("--sparsity <x>", "share of the encoder's linear weights to prune, in [0, 1)", number, d.sparsity)
     .option("--pattern <name>", "unstructured or 4x1", d.pattern)
     .option("--pruning-scope <name>", "layer: the same sparsity everywhere; global: one ranking", d.scope)
-    .option("--prune-begin <x>", "fraction of the run at which pruning begins", number, d.pruneBegin)
+    .option(
+      "--prune-begin <x>",
+      `fraction of the run at which pruning begins (default ${d.pruneBegin}; reviews ${reviewSettings.pruneBegin})`,
+      number,
+    )
     .option(
       "--prune-end <x>",
-      "fraction of the run at which the final sparsity is reached",
+      `fraction at which the final sparsity is reached (default ${d.pruneEnd}; reviews ${reviewSettings.pruneEnd})`,
       number,
-      d.pruneEnd,
     )
     .option("--prune-refreshes <n>", "mask refreshes between the two", number, d.pruneRefreshes)
     .option("--seed <n>", "seed of everything random", number, d.seed)
@@ -124,8 +127,8 @@ export function settingsOf(flags: Record<string, unknown>): FinetuneSettings {
     sparsity: f.sparsity,
     pattern: f.pattern,
     scope: f.pruningScope,
-    pruneBegin: f.pruneBegin,
-    pruneEnd: f.pruneEnd,
+    pruneBegin: f.pruneBegin ?? defaults.pruneBegin,
+    pruneEnd: f.pruneEnd ?? defaults.pruneEnd,
     pruneRefreshes: f.pruneRefreshes,
     seed: f.seed,
     device: f.device,
