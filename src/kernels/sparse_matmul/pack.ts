@@ -12,7 +12,8 @@
  * - indices u16 [row groups · panels + storedBlocks]: for each row group of each panel its number of entries, then
  *   their inputs, counted from the start of the panel.
  *
- * Nothing here depends on the tile or the machine. Zeros of either sign are left out; NaN is kept.
+ * Nothing here depends on the tile or the machine. Zeros of either sign are left out of a dense matrix; what a
+ * `sparse-bitmask` file stores is kept whatever it is.
  * @module
  */
 import { InputError } from "../../core/errors.ts";
@@ -92,112 +93,60 @@ export function packSparse(
   if (weight.length !== rows * depth) {
     throw new InputError(`Cannot pack ${weight.length} weights: wanted ${rows} × ${depth}`);
   }
-  return pack(
-    rows,
-    depth,
-    options,
-    (row, target) => target.set(weight.subarray(row * depth, (row + 1) * depth)),
-  );
-}
-
-/** Packs a matrix whose zeros are left out; no more than one output block of it is ever dense. */
-export function packSparseFromEntries(
-  { shape: [rows, depth], bitmask, values }: SparseEntries,
-  options: PackOptions,
-): PackedWeight {
   const stride = Math.ceil(depth / 8);
-  if (bitmask.length !== rows * stride) {
-    throw new InputError(
-      `Cannot pack a bitmask of ${bitmask.length} bytes: ${rows} × ${depth} wants ${rows * stride}`,
-    );
+  const bitmask = new Uint8Array(rows * stride);
+  for (let i = 0; i < weight.length; i++) {
+    const column = i % depth;
+    if (weight[i] !== 0) bitmask[(i - column) / depth * stride + (column >> 3)] |= 1 << (column & 7);
   }
-  const rowOffsets = new Uint32Array(rows + 1);
-  for (let row = 0; row < rows; row++) {
-    let count = 0;
-    for (let byte = row * stride; byte < (row + 1) * stride; byte++) {
-      for (let bits = bitmask[byte]; bits !== 0; bits &= bits - 1) count++;
-    }
-    rowOffsets[row + 1] = rowOffsets[row] + count;
-  }
-  if (rowOffsets[rows] !== values.length) {
-    throw new InputError(`Cannot pack ${values.length} values: the bitmask has ${rowOffsets[rows]} bits`);
-  }
-  return pack(rows, depth, options, (row, target) => {
-    target.fill(0);
-    let next = rowOffsets[row];
-    for (let column = 0; column < depth; column++) {
-      if (bitmask[row * stride + (column >> 3)] >> (column & 7) & 1) target[column] = values[next++];
-    }
-  });
+  const values = weight.filter((value) => value !== 0);
+  return packSparseFromEntries({ shape: [rows, depth], bitmask, values }, options);
 }
 
-/** Writes one row of the matrix, zeros included. */
-type RowReader = (row: number, target: Float32Array) => void;
+/** Packs a matrix whose zeros are left out. Throws InputError when the sizes do not fit. */
+export function packSparseFromEntries(entries: SparseEntries, options: PackOptions): PackedWeight {
+  const structure = structureOfBitmask(entries, options);
+  const bytes = new Uint8Array(structure.byteLength);
+  writePacked(structure, entries, bytes);
+  return { bytes, structure };
+}
 
-function pack(rows: number, depth: number, options: PackOptions, readRow: RowReader): PackedWeight {
-  const { pattern, panelInputs = defaultPanelInputs(depth) } = options;
+/**
+ * What packing would give, from the bits alone: memory can be laid out before any value is read.
+ * Throws InputError when the sizes do not fit.
+ */
+export function structureOfBitmask(
+  { shape: [rows, depth], bitmask }: Pick<SparseEntries, "shape" | "bitmask">,
+  { pattern, panelInputs = defaultPanelInputs(depth) }: PackOptions,
+): PackedStructure {
   if (!(rows > 0 && depth > 0)) {
     throw new InputError(`Cannot pack ${rows} × ${depth} weights: wanted at least one`);
   }
   if (!Number.isInteger(panelInputs) || panelInputs < 1 || panelInputs > 65535) {
     throw new InputError(`Cannot pack panels of ${panelInputs} inputs: wanted 1 to 65535`);
   }
+  const { words, stride } = bitmaskWords(rows, depth, bitmask);
   const height = groupRows(pattern);
   const blockRows = blockRowsFor(rows);
-  const groups = Math.ceil(rows / height);
-  const panels = Math.ceil(depth / panelInputs);
-
-  // Output blocks are read twice, to count and to write: packing is done once a load, memory is held all along.
-  const block = new Float32Array(blockRows * depth);
-  const readBlock = (first: number) => {
-    for (let row = 0; row < blockRows; row++) {
-      const target = block.subarray(row * depth, (row + 1) * depth);
-      if (first + row < rows) readRow(first + row, target);
-      else target.fill(0);
-    }
-  };
-  const isStored = (row: number, input: number) => {
-    for (let r = 0; r < height; r++) if (block[(row + r) * depth + input] !== 0) return true;
-    return false;
-  };
-
   let nnz = 0;
   let storedBlocks = 0;
   const blockEntries: number[] = [];
-  for (let first = 0; first < rows; first += blockRows) {
-    blockEntries.push(storedBlocks);
-    readBlock(first);
-    for (let i = 0; i < block.length; i++) if (block[i] !== 0) nnz++;
-    for (let row = 0; row < blockRows; row += height) {
-      for (let input = 0; input < depth; input++) if (isStored(row, input)) storedBlocks++;
+  for (let row = 0; row < rows; row += height) {
+    if (row % blockRows === 0) blockEntries.push(storedBlocks);
+    const end = Math.min(rows, row + height) * stride;
+    for (let first = row * stride; first < (row + 1) * stride; first++) {
+      let any = 0;
+      for (let word = first; word < end; word += stride) {
+        any |= words[word];
+        nnz += countBits(words[word]);
+      }
+      storedBlocks += countBits(any);
     }
   }
   blockEntries.push(storedBlocks);
-
-  const valuesOffset = 0;
   const indicesOffset = storedBlocks * height * 4;
-  const byteLength = indicesOffset + (groups * panels + storedBlocks) * 2;
-  const bytes = new Uint8Array(byteLength);
-  const values = new Float32Array(bytes.buffer, valuesOffset, storedBlocks * height);
-  const indices = new Uint16Array(bytes.buffer, indicesOffset, groups * panels + storedBlocks);
-  let nextValue = 0;
-  let nextIndex = 0;
-  for (let first = 0; first < rows; first += blockRows) {
-    readBlock(first);
-    for (let panel = 0; panel < depth; panel += panelInputs) {
-      const panelEnd = Math.min(depth, panel + panelInputs);
-      for (let row = 0; row < blockRows && first + row < rows; row += height) {
-        const countIndex = nextIndex++;
-        for (let input = panel; input < panelEnd; input++) {
-          if (!isStored(row, input)) continue;
-          indices[nextIndex++] = input - panel;
-          for (let r = 0; r < height; r++) values[nextValue++] = block[(row + r) * depth + input];
-        }
-        indices[countIndex] = nextIndex - countIndex - 1;
-      }
-    }
-  }
-  const structure = {
+  const counts = Math.ceil(rows / height) * Math.ceil(depth / panelInputs);
+  return {
     pattern,
     rows,
     depth,
@@ -206,11 +155,116 @@ function pack(rows: number, depth: number, options: PackOptions, readRow: RowRea
     panelInputs,
     blockRows,
     blockEntries,
-    valuesOffset,
+    valuesOffset: 0,
     indicesOffset,
-    byteLength,
+    byteLength: indicesOffset + (counts + storedBlocks) * 2,
   };
-  return { bytes, structure };
+}
+
+/**
+ * Packs into `target`, which may lie in shared memory; it begins at a multiple of 4 bytes and is
+ * `structure.byteLength` long. `structure` comes from `structureOfBitmask` for the same bits. Throws InputError when
+ * there are not as many values as bits.
+ */
+export function writePacked(structure: PackedStructure, entries: SparseEntries, target: Uint8Array): void {
+  const { pattern, rows, depth, nnz, storedBlocks, panelInputs, blockRows } = structure;
+  if (entries.values.length !== nnz) {
+    throw new InputError(`Cannot pack ${entries.values.length} values: the bitmask has ${nnz} bits`);
+  }
+  if (target.length !== structure.byteLength) {
+    throw new RangeError(`Cannot pack into ${target.length} bytes: wanted ${structure.byteLength}`);
+  }
+  const height = groupRows(pattern);
+  const { words, stride } = bitmaskWords(rows, depth, entries.bitmask);
+  // Values are moved as bits: faster than as numbers, and a NaN keeps its payload.
+  const source = new Int32Array(entries.values.buffer, entries.values.byteOffset, nnz);
+  const values = new Int32Array(target.buffer, target.byteOffset, storedBlocks * height);
+  const indices = new Uint16Array(
+    target.buffer,
+    target.byteOffset + structure.indicesOffset,
+    (target.length - structure.indicesOffset) / 2,
+  );
+  let nextValue = 0;
+  let nextIndex = 0;
+  /** Next value of each row of the block; rows after the last have neither bits nor values. */
+  const cursors = new Int32Array(blockRows);
+  let blockBegin = 0;
+  for (let block = 0; block < rows; block += blockRows) {
+    const blockEnd = Math.min(rows, block + blockRows);
+    for (let row = block; row < blockEnd; row++) {
+      cursors[row - block] = blockBegin;
+      for (let word = row * stride; word < (row + 1) * stride; word++) blockBegin += countBits(words[word]);
+    }
+    for (let panel = 0; panel < depth; panel += panelInputs) {
+      const panelEnd = Math.min(depth, panel + panelInputs);
+      const firstWord = panel >> 5;
+      const lastWord = (panelEnd - 1) >> 5;
+      const firstMask = -1 << (panel & 31);
+      const lastMask = -1 >>> (31 - ((panelEnd - 1) & 31));
+      for (let row = block; row < blockEnd; row += height) {
+        const countIndex = nextIndex++;
+        for (let word = firstWord; word <= lastWord; word++) {
+          let mask = -1;
+          if (word === firstWord) mask &= firstMask;
+          if (word === lastWord) mask &= lastMask;
+          const at = row * stride + word;
+          const offset = 32 * word - panel;
+          if (height === 1) {
+            for (let bits = words[at] & mask; bits !== 0; bits &= bits - 1) {
+              indices[nextIndex++] = offset + 31 - Math.clz32(bits & -bits);
+              values[nextValue++] = source[cursors[row - block]++];
+            }
+          } else {
+            const inGroup = blockEnd - row;
+            const row0 = words[at] & mask;
+            const row1 = inGroup > 1 ? words[at + stride] & mask : 0;
+            const row2 = inGroup > 2 ? words[at + 2 * stride] & mask : 0;
+            const row3 = inGroup > 3 ? words[at + 3 * stride] & mask : 0;
+            const first = row - block;
+            for (let bits = row0 | row1 | row2 | row3; bits !== 0; bits &= bits - 1) {
+              const bit = bits & -bits;
+              indices[nextIndex++] = offset + 31 - Math.clz32(bit);
+              values[nextValue++] = (row0 & bit) !== 0 ? source[cursors[first]++] : 0;
+              values[nextValue++] = (row1 & bit) !== 0 ? source[cursors[first + 1]++] : 0;
+              values[nextValue++] = (row2 & bit) !== 0 ? source[cursors[first + 2]++] : 0;
+              values[nextValue++] = (row3 & bit) !== 0 ? source[cursors[first + 3]++] : 0;
+            }
+          }
+        }
+        indices[countIndex] = nextIndex - countIndex - 1;
+      }
+    }
+  }
+}
+
+/** The bits of each row in 32-bit words, `stride` words a row; a view where the bytes allow it. */
+function bitmaskWords(
+  rows: number,
+  depth: number,
+  bitmask: Uint8Array,
+): { words: Int32Array; stride: number } {
+  const rowBytes = Math.ceil(depth / 8);
+  if (bitmask.length !== rows * rowBytes) {
+    throw new InputError(
+      `Cannot pack a bitmask of ${bitmask.length} bytes: ${rows} × ${depth} wants ${rows * rowBytes}`,
+    );
+  }
+  const stride = Math.ceil(depth / 32);
+  if (rowBytes === 4 * stride && bitmask.byteOffset % 4 === 0) {
+    return { words: new Int32Array(bitmask.buffer, bitmask.byteOffset, rows * stride), stride };
+  }
+  const padded = new Uint8Array(rows * stride * 4);
+  for (let row = 0; row < rows; row++) {
+    padded.set(bitmask.subarray(row * rowBytes, (row + 1) * rowBytes), row * stride * 4);
+  }
+  return { words: new Int32Array(padded.buffer), stride };
+}
+
+/** Set bits of a word (Warren, "Hacker's Delight", 5-1). */
+function countBits(word: number): number {
+  const pairs = word - (word >>> 1 & 0x55555555);
+  const nibbles = (pairs & 0x33333333) + (pairs >>> 2 & 0x33333333);
+  return Math.imul(nibbles + (nibbles >>> 4) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
 /**
