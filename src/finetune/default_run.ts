@@ -7,8 +7,16 @@ import { presetConfig } from "../../models/presets.ts";
 import type { BertConfig } from "../../models/config.ts";
 import type { FinetuneSettings } from "./options.ts";
 
-/** BERT-tiny's shape with short positions; vocabulary and labels come with the data. */
-export const reviewModel: BertConfig = presetConfig("bert-tiny", { maximumPositions: 64 });
+/**
+ * BERT-tiny's shape with short positions; vocabulary and labels come with the data. No dropout: there are more sentences
+ * than it could learn by heart, and with it the rules came an epoch or more later (95 % instead of 98 % dense).
+ */
+export const reviewModel: BertConfig = presetConfig("bert-tiny", {
+  maximumPositions: 64,
+  hiddenDropout: 0,
+  attentionDropout: 0,
+  classifierDropout: 0,
+});
 
 /**
  * Settings that differ from the defaults of a run on files. From random weights the rules of the grammar are learned
