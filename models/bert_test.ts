@@ -18,7 +18,6 @@ import { Graph } from "../src/graph/graph.ts";
 import { interpret } from "../src/graph/interpreter.ts";
 import type { NumberArray } from "../src/graph/operation.ts";
 import { availableMachines } from "../src/machines/mod.ts";
-import { Arena } from "../src/plan/arena.ts";
 import { InlineExecutor } from "../src/plan/executor.ts";
 import { bertInputs, buildBert } from "./bert.ts";
 import { type BertConfig, parseBertConfig } from "./config.ts";
@@ -158,10 +157,9 @@ async function makeTrainer(machine: ReturnType<typeof availableMachines>[number]
     machine,
     workers,
     createExecutor: (options) => {
-      const arena = new Arena(options.arenaBytes);
       // Poison: whatever is read before it is written shows as NaN.
-      new Uint32Array(arena.memory.buffer).fill(0x7fc0dead);
-      return Promise.resolve(new InlineExecutor(options.machine, options.threads, arena));
+      new Uint32Array(options.arena.memory.buffer).fill(0x7fc0dead);
+      return Promise.resolve(new InlineExecutor(options.machine, options.threads, options.arena));
     },
     maximumSequences: 5,
     maximumTokens: 40,

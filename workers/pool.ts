@@ -6,7 +6,7 @@ import * as comlink from "comlink";
 import { errorMessage } from "../src/core/errors.ts";
 import type { Kernel } from "../src/kernels/kernel.ts";
 import type { Machine } from "../src/machines/machine.ts";
-import { Arena } from "../src/plan/arena.ts";
+import type { Arena } from "../src/plan/arena.ts";
 import { checkThreads, type Executor, KernelTable } from "../src/plan/executor.ts";
 import type { Program } from "../src/plan/program.ts";
 import { Command, Control, controlBytes, type WorkerControl } from "./protocol.ts";
@@ -16,8 +16,8 @@ export interface PoolOptions {
   readonly machine: Machine;
   /** Worker threads, at least 1. */
   readonly threads: number;
-  /** Size of the arena. */
-  readonly arenaBytes: number;
+  /** The memory that programs and their data lie in. */
+  readonly arena: Arena;
 }
 
 /** An executor on worker threads. Make it with `WorkerPool.create` and end it with `dispose`. */
@@ -38,7 +38,7 @@ export class WorkerPool implements Executor {
   private constructor(options: PoolOptions) {
     this.machine = options.machine;
     this.workers = checkThreads(options.threads);
-    this.arena = new Arena(options.arenaBytes);
+    this.arena = options.arena;
     this.#control = new Int32Array(new SharedArrayBuffer(controlBytes(this.workers)));
   }
 

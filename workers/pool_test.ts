@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { InputError } from "../src/core/errors.ts";
 import { callKernel, defineKernel } from "../src/kernels/kernel.ts";
 import { selectMachine } from "../src/machines/mod.ts";
+import { Arena } from "../src/plan/arena.ts";
 import { prepare } from "../src/plan/executor.ts";
 import type { Plan } from "../src/plan/plan.ts";
 import type { Step } from "../src/graph/operation.ts";
@@ -39,7 +40,7 @@ function planOf(phases: Step[], workers: number): Plan {
 }
 
 const poolOf = (threads: number) =>
-  WorkerPool.create({ machine: selectMachine(), threads, arenaBytes: 1 << 16 });
+  WorkerPool.create({ machine: selectMachine(), threads, arena: new Arena(1 << 16) });
 
 Deno.test("WorkerPool runs phases in lockstep: each worker reads what its neighbour wrote a phase before", async () => {
   for (const threads of [1, 2, 3, 5]) {
@@ -124,7 +125,7 @@ Deno.test("WorkerPool reports a kernel that traps, and refuses to go on", async 
   const pool = await WorkerPool.create({
     machine: selectMachine("wasm"), // WebAssembly traps where native code would crash the process.
     threads: 3,
-    arenaBytes: 1 << 16,
+    arena: new Arena(1 << 16),
   });
   try {
     const outside = 2 ** 31 - 64;

@@ -5,7 +5,6 @@
 import { openModel } from "../checkpoint/model_folder.ts";
 import { Session } from "../infer/session.ts";
 import { selectMachine } from "../machines/mod.ts";
-import { Arena } from "../plan/arena.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { describePlan } from "../plan/plan.ts";
 import {
@@ -34,8 +33,8 @@ async function run(command: Command): Promise<void> {
     machine: selectMachine(flags.isa),
     threads: flags.threads ?? navigator.hardwareConcurrency,
     // Nothing runs, so no worker is started.
-    createExecutor: ({ machine, threads, arenaBytes }) =>
-      Promise.resolve(new InlineExecutor(machine, threads, new Arena(arenaBytes))),
+    createExecutor: ({ machine, threads, arena }) =>
+      Promise.resolve(new InlineExecutor(machine, threads, arena)),
   });
   try {
     const plan = session.plan(flags.tokens, flags.batch);

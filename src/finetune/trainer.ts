@@ -16,6 +16,7 @@ import type { Operand, Step, Target } from "../graph/operation.ts";
 import { adamwScalarCount, adamwScalars, adamwSteps } from "../kernels/adamw/steps.ts";
 import { globalNormPartials, globalNormSteps } from "../kernels/global_norm/steps.ts";
 import type { Machine } from "../machines/machine.ts";
+import { Arena } from "../plan/arena.ts";
 import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
@@ -113,7 +114,7 @@ export class Trainer {
     const executor = await options.createExecutor({
       machine: options.machine,
       threads: options.workers,
-      arenaBytes: bytes,
+      arena: new Arena(bytes),
     });
     const addresses = planAddresses(layout, columns, sequencesOf(options), executor.arena);
     addresses.activations = executor.arena.allocate(

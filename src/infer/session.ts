@@ -14,6 +14,7 @@ import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts
 import type { Target } from "../graph/operation.ts";
 import { tiledIndex } from "../graph/layout.ts";
 import type { Machine } from "../machines/machine.ts";
+import { Arena } from "../plan/arena.ts";
 import { checkThreads, type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
@@ -87,8 +88,10 @@ export class Session implements EncoderSession {
     const executor = await options.createExecutor({
       machine: options.machine,
       threads: options.threads,
-      arenaBytes: weights.totalBytes + inputBytes(largest) + alignUp(planBytes(plan)) +
-        maximumPrograms * alignUp(programBytes(plan)) + 4096,
+      arena: new Arena(
+        weights.totalBytes + inputBytes(largest) + alignUp(planBytes(plan)) +
+          maximumPrograms * alignUp(programBytes(plan)) + 4096,
+      ),
     });
     const addresses = makeAddresses(weights, largest, executor.arena);
     for (const [name, { bytes }] of weights.values) {

@@ -11,13 +11,13 @@ import { Graph } from "../graph/graph.ts";
 import { interpret } from "../graph/interpreter.ts";
 import type { NumberArray } from "../graph/operation.ts";
 import { availableMachines } from "../machines/mod.ts";
-import { Arena } from "../plan/arena.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { magnitude } from "../pruning/magnitude.ts";
 import { applyMask, pruneMasks } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
-import { Session, type SessionInput, type SessionOptions } from "./session.ts";
+import type { SessionInput } from "./encoder_session.ts";
+import { Session, type SessionOptions } from "./session.ts";
 
 const config = {
   ...presetConfig("bert-tiny", { vocabularySize: 120, maximumPositions: 48 }),
@@ -96,9 +96,8 @@ function assertLogits(found: readonly Float32Array[], expected: readonly Float64
 
 /** An executor on the calling thread whose memory is full of NaN, so that a read of stale data shows. */
 const poisoned: SessionOptions["createExecutor"] = (options) => {
-  const arena = new Arena(options.arenaBytes);
-  new Uint32Array(arena.memory.buffer).fill(0x7fc0dead);
-  return Promise.resolve(new InlineExecutor(options.machine, options.threads, arena));
+  new Uint32Array(options.arena.memory.buffer).fill(0x7fc0dead);
+  return Promise.resolve(new InlineExecutor(options.machine, options.threads, options.arena));
 };
 
 for (const [pattern, sparsity] of [["unstructured", 0.9], ["4x1", 0.8], ["unstructured", 0]] as const) {

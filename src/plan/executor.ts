@@ -23,12 +23,15 @@ export interface Executor {
   dispose(): Promise<void>;
 }
 
-/** Makes an executor. `src` never imports the worker pool; whoever calls in hands one of these over. */
+/**
+ * Makes an executor on an arena, which may be filled while its workers start. `src` never imports the worker pool;
+ * whoever calls in hands one of these over.
+ */
 export type ExecutorFactory = (options: {
   readonly machine: Machine;
   /** Workers that share a step. */
   readonly threads: number;
-  readonly arenaBytes: number;
+  readonly arena: Arena;
 }) => Promise<Executor>;
 
 /** A thread count given by a user, for plans and executors alike. Throws `InputError` for what is none. */
