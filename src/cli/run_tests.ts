@@ -1,5 +1,7 @@
 /**
  * `deno task test`: all tests, and a closing line `N passed, N failed` that scripts can read.
+ *
+ * (Not called `test.ts`: the runner would take it for a test and start itself, again and again.)
  * @module
  */
 
