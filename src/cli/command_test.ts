@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { normaliseFlags, parseList, parseNumber } from "./command.ts";
+import { finetuneCommand, settingsOf } from "./finetune.ts";
+import { checkSettings, finetuneDefaults } from "../finetune/options.ts";
+
+Deno.test("normaliseFlags takes underscores and the names of the Hugging Face trainer, and leaves texts alone", () => {
+  assert.deepEqual(
+    normaliseFlags([
+      "--num_train_epochs",
+      "3",
+      "--output-dir=a_b=c",
+      "--max_seq_length=8",
+      "-x_y",
+      "a --b_c",
+    ]),
+    ["--epochs", "3", "--out=a_b=c", "--max-length=8", "-x_y", "a --b_c"],
+  );
+  assert.deepEqual(normaliseFlags(["--model_name_or_path", "m", "--", "--is_it", "--output_dir"]), [
+    "--model",
+    "m",
+    "--",
+    "--is_it",
+    "--output_dir",
+  ]);
+});
+
+Deno.test("parseNumber takes numbers and nothing else", () => {
+  for (const [text, value] of [["3", 3], ["-0.1", -0.1], ["1e-5", 1e-5], ["Infinity", Infinity]] as const) {
+    assert.equal(parseNumber(text), value);
+  }
+  for (const text of ["", " ", "x", "1x", "NaN", "1,5"]) {
+    assert.throws(() => parseNumber(text), /wanted a number/);
+  }
+});
+
+Deno.test("parseList splits at commas", () => {
+  assert.deepEqual(parseList("bad, good,,"), ["bad", "good"]);
+});
+
+function parse(...args: string[]) {
+  return settingsOf(finetuneCommand().parse(normaliseFlags(args), { from: "user" }).opts());
+}
+
+Deno.test("finetune without flags is the embedded run; its settings pass their own checks", () => {
+  const settings = parse();
+  checkSettings(settings);
+  assert.equal(settings.train, undefined);
+  assert.equal(settings.out, "runs/reviews");
+});
+
+Deno.test("finetune's flags reach the settings, and what is not given has the documented default", () => {
+  const settings = parse("--init", "bert-tiny", "--train_file", "data/SST-2/train.tsv.gz");
+  checkSettings(settings);
+  assert.equal(settings.out, "runs/SST-2");
+  for (const [name, value] of Object.entries(finetuneDefaults)) {
+    assert.equal(settings[name as keyof typeof settings], value, name);
+  }
+  assert.equal(parse("--init", "x", "--train", "rows.csv").out, "runs/rows");
+
+  const given = {
+    "--model": ["model", "dir"],
+    "--eval": ["evaluation", "e.csv"],
+    "--text-column": ["textColumn", "t"],
+    "--pair-column": ["pairColumn", "p"],
+    "--label-column": ["labelColumn", "l"],
+    "--label-names": ["labelNames", ["a", "b"]],
+    "--tokenizer": ["tokenizer", "dir"],
+    "--max-length": ["maximumLength", 7],
+    "--max-train-samples": ["maximumTrainSamples", 8],
+    "--max-eval-samples": ["maximumEvalSamples", 9],
+    "--epochs": ["epochs", 2],
+    "--batch-size": ["batchSize", 5],
+    "--learning-rate": ["learningRate", 0.25],
+    "--weight-decay": ["weightDecay", 0.5],
+    "--adam-beta1": ["beta1", 0.1],
+    "--adam-beta2": ["beta2", 0.2],
+    "--adam-epsilon": ["epsilon", 0.3],
+    "--max-grad-norm": ["maximumNorm", 4],
+    "--warmup-ratio": ["warmupRatio", 0.4],
+    "--sparsity": ["sparsity", 0.6],
+    "--pattern": ["pattern", "4x1"],
+    "--pruning-scope": ["scope", "global"],
+    "--prune-begin": ["pruneBegin", 0.15],
+    "--prune-end": ["pruneEnd", 0.95],
+    "--prune-refreshes": ["pruneRefreshes", 3],
+    "--seed": ["seed", 11],
+    "--device": ["device", "cpu"],
+    "--threads": ["threads", 3],
+    "--isa": ["isa", "wasm"],
+    "--out": ["out", "o"],
+    "--save-steps": ["saveSteps", 6],
+  } as const;
+  for (const [flag, [name, value]] of Object.entries(given)) {
+    const text = Array.isArray(value) ? value.join(",") : String(value);
+    assert.deepEqual(parse(flag, text)[name], value, flag);
+  }
+  const flags = finetuneCommand().options.map(({ long }) => long!);
+  const others = ["--json", "--init", "--task", "--train", "--overwrite", "--resume"];
+  assert.deepEqual(new Set(flags), new Set([...Object.keys(given), ...others]), "every flag is tried here");
+});
