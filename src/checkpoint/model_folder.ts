@@ -11,19 +11,26 @@ import { InputError } from "../core/errors.ts";
 import { exists, type FileContent, pathKind, readBytes, readJson, writeFolderAtomic } from "../core/files.ts";
 import { showValue } from "../core/json.ts";
 import { downloadModel, type DownloadOptions, isHubId } from "./hub.ts";
-import { bytesOf, safetensorsContent, type SafetensorsFile, type TensorEntry } from "./safetensors.ts";
+import {
+  bytesOf,
+  safetensorsContent,
+  type SafetensorsFile,
+  type TensorEntry,
+  type TensorLocation,
+} from "./safetensors.ts";
 import { openWeights, shardIndexFile, weightsFile } from "./shards.ts";
 import {
   bitmaskBytes,
   bitmaskEntries,
   bitmaskKeys,
-  type BitmaskMatrix,
   bitmaskPrefixes,
   countNonZeros,
   decodeBitmask,
   encodeBitmask,
+  openBitmask,
   readBitmask,
   readBitmaskShape,
+  type StoredMatrix,
 } from "./sparse_bitmask.ts";
 
 /** Files that describe a tokenizer; a folder has some of them. */
@@ -45,8 +52,12 @@ export interface TensorSource {
    * @throws InputError when it is missing or has another shape.
    */
   weight(name: string, shape: readonly number[]): Promise<Float32Array<ArrayBuffer>>;
+  /** The same, into memory that exists already (shared memory too) and has the length of that shape. */
+  readWeight(name: string, shape: readonly number[], target: Float32Array): Promise<void>;
   /** A tensor that is stored without its zeros; `undefined` when it is stored dense or missing. */
-  sparse(name: string): Promise<BitmaskMatrix | undefined>;
+  sparse(name: string): Promise<StoredMatrix | undefined>;
+  /** Where a tensor lies that is stored dense; `undefined` when it is stored without its zeros or missing. */
+  location(name: string): Promise<TensorLocation | undefined>;
 }
 
 /** An opened model folder. */
@@ -319,15 +330,26 @@ class StoredTensors implements TensorSource {
   }
 
   async weight(name: string, shape: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
-    checkShape(this.#file.path, name, this.shape(name), shape);
-    const { dense } = this.#stored.get(name)!;
-    if (dense !== undefined) return await this.#file.float32(dense);
-    return decodeBitmask((await this.sparse(name))!);
+    const weight = new Float32Array(shape.reduce((product, size) => product * size, 1));
+    await this.readWeight(name, shape, weight);
+    return weight;
   }
 
-  async sparse(name: string): Promise<BitmaskMatrix | undefined> {
+  async readWeight(name: string, shape: readonly number[], target: Float32Array): Promise<void> {
+    checkShape(this.#file.path, name, this.shape(name), shape);
+    const { dense, sparse } = this.#stored.get(name)!;
+    if (dense !== undefined) await this.#file.readFloat32(dense, target);
+    else decodeBitmask(await readBitmask(this.#file, sparse!), target);
+  }
+
+  async sparse(name: string): Promise<StoredMatrix | undefined> {
     const prefix = this.#stored.get(name)?.sparse;
-    return prefix === undefined ? undefined : await readBitmask(this.#file, prefix);
+    return prefix === undefined ? undefined : await openBitmask(this.#file, prefix);
+  }
+
+  async location(name: string): Promise<TensorLocation | undefined> {
+    const key = this.#stored.get(name)?.dense;
+    return key === undefined ? undefined : await this.#file.location(key);
   }
 }
 

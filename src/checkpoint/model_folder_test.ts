@@ -78,7 +78,22 @@ for (const format of ["dense", "sparse-bitmask"] as const) {
         const sparse = await model.tensors.sparse(name);
         const isSparse = format === "sparse-bitmask" && shape.length === 2 && name.includes("encoder");
         assert.equal(sparse !== undefined, isSparse, name);
-        if (sparse) assert.deepEqual(decodeBitmask(sparse), data);
+        if (sparse) {
+          const values = new Float32Array(sparse.nonZeros);
+          await sparse.readValues(values);
+          assert.deepEqual(decodeBitmask({ ...sparse, values }), data);
+        }
+        const location = await model.tensors.location(name);
+        assert.equal(location === undefined, isSparse, name);
+        if (location) {
+          const file = await Deno.readFile(location.path);
+          const bytes = file.subarray(location.offsetBytes, location.offsetBytes + location.byteLength);
+          assert.deepEqual(bytes, new Uint8Array(bytesOf(data)));
+        }
+        const target = new Float32Array(new SharedArrayBuffer(data.byteLength));
+        target.fill(NaN);
+        await model.tensors.readWeight(name, shape, target);
+        assert.deepEqual(Float32Array.from(target), data);
       }
       await assert.rejects(
         saveModel(dir, saved),

@@ -58,6 +58,9 @@ const elementBytes: Readonly<Record<SafetensorsDtype, number>> = {
 /** Order of the tensors in a written file: widest elements first, so that each tensor is aligned to its elements. */
 const writeOrder = Object.keys(elementBytes).reverse() as SafetensorsDtype[];
 
+/** Up to here a tensor is read in one go: a page cache gives it in 0.1 ms, a slow disk in some milliseconds. */
+const smallTensorBytes = 2 ** 20;
+
 /** The format's own limit, 100 MB. */
 const maximumHeaderBytes = 100_000_000;
 
@@ -89,8 +92,21 @@ export interface SafetensorsFile {
   bytes(name: string): Promise<Uint8Array<ArrayBuffer>>;
   /** One tensor of F64, F32, F16 or BF16 as f32. @throws InputError for other types. */
   float32(name: string): Promise<Float32Array<ArrayBuffer>>;
+  /** The same, into memory that exists already (shared memory too) and has the tensor's length. */
+  readFloat32(name: string, target: Float32Array): Promise<void>;
   /** One tensor of whole numbers. @throws InputError for other types and for numbers beyond 2^53. */
   integers(name: string): Promise<number[]>;
+  /**
+   * Where the bytes of a tensor lie, for whoever maps them into memory instead of reading them.
+   * @throws InputError when the file is no longer the one that was opened.
+   */
+  location(name: string): Promise<TensorLocation>;
+}
+
+/** A tensor's bytes on the disk. */
+export interface TensorLocation extends TensorInfo {
+  /** The file. */
+  readonly path: string;
 }
 
 /**
@@ -106,14 +122,18 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   const length = identity.size;
   const bad = (problem: string) => new InputError(`${path} is no valid safetensors file: ${problem}`);
   if (length < 8) throw bad(`it has ${length} bytes, wanted at least 8`);
-  const headerBytes = Number(new DataView((await readAt(file, path, 0, 8)).buffer).getBigUint64(0, true));
+  const start = new Uint8Array(8);
+  await readAt(file, path, 0, start);
+  const headerBytes = Number(new DataView(start.buffer).getBigUint64(0, true));
   if (headerBytes > maximumHeaderBytes) {
     throw bad(`its header claims ${headerBytes} bytes, wanted at most ${maximumHeaderBytes}`);
   }
   if (8 + headerBytes > length) {
     throw bad(`its header claims ${headerBytes} bytes, but only ${length - 8} follow: the file is cut short`);
   }
-  const header = decodeHeader(await readAt(file, path, 8, headerBytes), path);
+  const json = new Uint8Array(headerBytes);
+  await readAt(file, path, 8, json);
+  const header = decodeHeader(json, path);
   const tensors = checkTensors(header, 8 + headerBytes, length, bad);
   return new DiskTensors(path, identity, tensors, readMetadata(header, bad));
 }
@@ -210,14 +230,46 @@ class DiskTensors implements SafetensorsFile {
   }
 
   async bytes(name: string): Promise<Uint8Array<ArrayBuffer>> {
-    const { offsetBytes, byteLength } = this.info(name);
+    const bytes = new Uint8Array(this.info(name).byteLength);
+    await this.#readInto(name, bytes);
+    return bytes;
+  }
+
+  async readFloat32(name: string, target: Float32Array): Promise<void> {
+    const { dtype, shape } = this.info(name);
+    const length = shape.reduce((product, size) => product * size, 1);
+    if (target.length !== length) {
+      throw new RangeError(`Cannot read ${length} numbers of ${name} into ${target.length}`);
+    }
+    if (dtype === "F32") await this.#readInto(name, bytesOf(target));
+    else target.set(await this.float32(name));
+  }
+
+  async location(name: string): Promise<TensorLocation> {
+    const info = this.info(name);
     using file = await openFile(this.path);
-    const now = await identify(file);
+    this.#checkIdentity(name, await identify(file));
+    return { ...info, path: this.path };
+  }
+
+  async #readInto(name: string, target: Uint8Array): Promise<void> {
+    const { offsetBytes, byteLength } = this.info(name);
+    if (byteLength <= smallTensorBytes) {
+      // Four round trips to a thread that may wait for the disk take longer than the reading.
+      using file = openFileSync(this.path);
+      this.#checkIdentity(name, identityOf(file.statSync()));
+      return readAtSync(file, this.path, offsetBytes, target);
+    }
+    using file = await openFile(this.path);
+    this.#checkIdentity(name, await identify(file));
+    await readAt(file, this.path, offsetBytes, target);
+  }
+
+  #checkIdentity(name: string, now: FileIdentity): void {
     const then = this.#identity;
     if (now.size !== then.size || now.modified !== then.modified || now.inode !== then.inode) {
       throw new InputError(`Cannot read ${name} from ${this.path}: the file changed since it was opened`);
     }
-    return await readAt(file, this.path, offsetBytes, byteLength);
   }
 
   async float32(name: string): Promise<Float32Array<ArrayBuffer>> {
@@ -246,9 +298,7 @@ class DiskTensors implements SafetensorsFile {
       throw new InputError(`${this.path}: tensor ${name} has the type ${dtype}, wanted I64 or I32`);
     }
     const { buffer } = await this.bytes(name);
-    const values = dtype === "I32"
-      ? Array.from(new Int32Array(buffer))
-      : Array.from(new BigInt64Array(buffer), Number);
+    const values = Array.from(dtype === "I32" ? new Int32Array(buffer) : joinHalves(new Int32Array(buffer)));
     const unsafe = values.find((value) => !Number.isSafeInteger(value));
     if (unsafe !== undefined) {
       throw new InputError(`${this.path}: tensor ${name} holds ${unsafe}, wanted less than 2^53`);
@@ -262,6 +312,13 @@ function widenBrainFloats(upperHalves: Uint16Array): Float32Array<ArrayBuffer> {
   const bits = new Uint32Array(upperHalves.length);
   for (let i = 0; i < bits.length; i++) bits[i] = upperHalves[i] << 16;
   return new Float32Array(bits.buffer);
+}
+
+/** Numbers of i64 words, without a BigInt each. Those beyond 2^53 are rounded, never to less than 2^53. */
+function joinHalves(words: Int32Array): Float64Array {
+  const values = new Float64Array(words.length / 2);
+  for (let i = 0; i < values.length; i++) values[i] = words[2 * i + 1] * 2 ** 32 + (words[2 * i] >>> 0);
+  return values;
 }
 
 function decodeHeader(bytes: Uint8Array, path: string): Map<string, unknown> {
@@ -378,7 +435,10 @@ interface FileIdentity {
 }
 
 async function identify(file: Deno.FsFile): Promise<FileIdentity> {
-  const { size, mtime, ino } = await file.stat();
+  return identityOf(await file.stat());
+}
+
+function identityOf({ size, mtime, ino }: Deno.FileInfo): FileIdentity {
   return { size, modified: mtime?.getTime(), inode: ino };
 }
 
@@ -390,24 +450,43 @@ async function openFile(path: string): Promise<Deno.FsFile> {
   }
 }
 
+function openFileSync(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path);
+  } catch (error) {
+    throw diskError("read", path, error);
+  }
+}
+
+/** Fills `target` from the file. */
 async function readAt(
   file: Deno.FsFile,
   path: string,
   offsetBytes: number,
-  byteLength: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(byteLength);
+  target: Uint8Array,
+): Promise<void> {
   try {
     await file.seek(offsetBytes, Deno.SeekMode.Start);
-    for (let done = 0; done < byteLength;) {
-      const count = await file.read(bytes.subarray(done));
-      if (count === null) {
-        throw new InputError(`Cannot read ${path}: it ends before byte ${offsetBytes + byteLength}`);
-      }
-      done += count;
+    for (let done = 0; done < target.length;) {
+      done += checkCount(await file.read(target.subarray(done)), path, offsetBytes + target.length);
     }
   } catch (error) {
     throw error instanceof InputError ? error : diskError("read", path, error);
   }
-  return bytes;
+}
+
+function readAtSync(file: Deno.FsFile, path: string, offsetBytes: number, target: Uint8Array): void {
+  try {
+    file.seekSync(offsetBytes, Deno.SeekMode.Start);
+    for (let done = 0; done < target.length;) {
+      done += checkCount(file.readSync(target.subarray(done)), path, offsetBytes + target.length);
+    }
+  } catch (error) {
+    throw error instanceof InputError ? error : diskError("read", path, error);
+  }
+}
+
+function checkCount(count: number | null, path: string, endBytes: number): number {
+  if (count === null) throw new InputError(`Cannot read ${path}: it ends before byte ${endBytes}`);
+  return count;
 }

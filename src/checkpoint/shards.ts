@@ -7,7 +7,12 @@ import { join } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { exists, readJson } from "../core/files.ts";
 import { showValue } from "../core/json.ts";
-import { openSafetensors, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
+import {
+  openSafetensors,
+  type SafetensorsFile,
+  type TensorInfo,
+  type TensorLocation,
+} from "./safetensors.ts";
 
 /** Name of the weights when they are one file. */
 export const weightsFile = "model.safetensors";
@@ -90,8 +95,16 @@ class Shards implements SafetensorsFile {
     return await this.#shard(name).float32(name);
   }
 
+  async readFloat32(name: string, target: Float32Array): Promise<void> {
+    await this.#shard(name).readFloat32(name, target);
+  }
+
   async integers(name: string): Promise<number[]> {
     return await this.#shard(name).integers(name);
+  }
+
+  async location(name: string): Promise<TensorLocation> {
+    return await this.#shard(name).location(name);
   }
 
   #shard(name: string): SafetensorsFile {

@@ -24,6 +24,14 @@ export interface BitmaskMatrix {
   readonly values: Float32Array;
 }
 
+/** A matrix of a file: its bits have been read and checked, its values have not. */
+export interface StoredMatrix extends Omit<BitmaskMatrix, "values"> {
+  /** How many values are stored. */
+  readonly nonZeros: number;
+  /** Reads the values, row after row, into memory of that length. */
+  readValues(target: Float32Array): Promise<void>;
+}
+
 /** Leaves out the zeros of a row-major matrix. */
 export function encodeBitmask(weight: Float32Array, shape: readonly [number, number]): BitmaskMatrix {
   const [rows, columns] = shape;
@@ -45,11 +53,12 @@ export function encodeBitmask(weight: Float32Array, shape: readonly [number, num
   return { shape: [rows, columns], bitmask, values };
 }
 
-/** The dense row-major matrix. */
+/** The dense row-major matrix, in memory that exists already if that is given. */
 export function decodeBitmask(
   { shape: [rows, columns], bitmask, values }: BitmaskMatrix,
-): Float32Array<ArrayBuffer> {
-  const weight = new Float32Array(rows * columns);
+  weight: Float32Array = new Float32Array(rows * columns),
+): Float32Array {
+  weight.fill(0);
   const stride = Math.ceil(columns / 8);
   let stored = 0;
   for (let row = 0; row < rows; row++) {
@@ -98,7 +107,7 @@ export function bitmaskEntries(module: string, matrix: BitmaskMatrix): TensorEnt
 }
 
 /** Where each row begins in `values`. */
-export function rowOffsets({ shape: [rows], bitmask }: BitmaskMatrix): number[] {
+export function rowOffsets({ shape: [rows], bitmask }: Omit<BitmaskMatrix, "values">): number[] {
   const stride = rows === 0 ? 0 : bitmask.length / rows;
   const offsets: number[] = [];
   let stored = 0;
@@ -158,13 +167,22 @@ export async function readBitmaskShape(
  * @throws InputError naming the tensor when shape, bits, row offsets and values do not agree.
  */
 export async function readBitmask(file: SafetensorsFile, prefix: string): Promise<BitmaskMatrix> {
+  const { shape, bitmask, nonZeros, readValues } = await openBitmask(file, prefix);
+  const values = new Float32Array(nonZeros);
+  await readValues(values);
+  return { shape, bitmask, values };
+}
+
+/**
+ * Reads which weights of a matrix are stored.
+ * @throws InputError naming the tensor when shape, bits, row offsets and number of values do not agree.
+ */
+export async function openBitmask(file: SafetensorsFile, prefix: string): Promise<StoredMatrix> {
   const shape = await readBitmaskShape(file, prefix);
   const bitmask = await file.bytes(`${prefix}.bitmask`);
-  const values = await file.float32(`${prefix}.compressed`);
   const offsets = await file.integers(`${prefix}.row_offsets`);
-  const matrix: BitmaskMatrix = { shape, bitmask, values };
-  checkPadding(matrix, file.path, prefix);
-  const counted = rowOffsets(matrix);
+  checkPadding({ shape, bitmask }, file.path, prefix);
+  const counted = rowOffsets({ shape, bitmask });
   const row = counted.findIndex((offset, row) => offset !== offsets[row]);
   if (row >= 0) {
     throw new InputError(
@@ -173,14 +191,17 @@ export async function readBitmask(file: SafetensorsFile, prefix: string): Promis
       } as the bitmask has it`,
     );
   }
-  const stored = bitmask.reduce((sum, byte) => sum + bitCount[byte], 0);
-  wantShape(file, `${prefix}.compressed`, [stored]);
-  return matrix;
+  const [rows] = shape;
+  const lastRow = bitmask.subarray(rows === 0 ? 0 : (rows - 1) * (bitmask.length / rows));
+  const nonZeros = lastRow.reduce((sum, byte) => sum + bitCount[byte], counted.at(-1) ?? 0);
+  wantShape(file, `${prefix}.compressed`, [nonZeros]);
+  const readValues = (target: Float32Array) => file.readFloat32(`${prefix}.compressed`, target);
+  return { shape, bitmask, nonZeros, readValues };
 }
 
 /** The bits after the last column must be zero: a set one would shift every value behind it. */
 function checkPadding(
-  { shape: [rows, columns], bitmask }: BitmaskMatrix,
+  { shape: [rows, columns], bitmask }: Omit<BitmaskMatrix, "values">,
   path: string,
   prefix: string,
 ): void {

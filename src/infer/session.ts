@@ -14,12 +14,12 @@ import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts
 import type { Target } from "../graph/operation.ts";
 import { tiledIndex } from "../graph/layout.ts";
 import type { Machine } from "../machines/machine.ts";
-import { Arena } from "../plan/arena.ts";
+import { type Allocator, Arena, ArenaSize } from "../plan/arena.ts";
 import { checkThreads, type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
-import { type LayerChoice, type LoadedWeights, loadWeights } from "./weights.ts";
+import { type LayerChoice, type SurveyedWeights, surveyWeights } from "./weights.ts";
 
 /** How to open a session. */
 export interface SessionOptions {
@@ -50,7 +50,7 @@ export class Session implements EncoderSession {
   /** Bytes of the weights as the kernels read them. */
   readonly weightBytes: number;
   readonly #executor: Executor;
-  readonly #weights: LoadedWeights;
+  readonly #weights: SurveyedWeights;
   readonly #addresses: SessionAddresses;
   readonly #maximumTokens: number;
   readonly #programs = new Map<string, Promise<ReadyRun>>();
@@ -60,7 +60,7 @@ export class Session implements EncoderSession {
     config: BertConfig,
     options: SessionOptions,
     executor: Executor,
-    weights: LoadedWeights,
+    weights: SurveyedWeights,
     addresses: SessionAddresses,
     maximumTokens: number,
   ) {
@@ -81,24 +81,26 @@ export class Session implements EncoderSession {
     const { config } = model;
     checkThreads(options.threads);
     const maximumTokens = Math.max(options.maximumTokens ?? 2048, config.maximumPositions);
-    const weights = await loadWeights(model, { dense: options.dense ?? false });
+    const weights = await surveyWeights(model, { dense: options.dense ?? false });
     const largest = sizeOfRun(maximumTokens, maximumSequences, options);
-    const dry: SessionAddresses = makeAddresses(weights, largest, { allocate: () => 64 });
-    const plan = planRun(config, weights, largest, dry);
-    const executor = await options.createExecutor({
-      machine: options.machine,
-      threads: options.threads,
-      arena: new Arena(
-        weights.totalBytes + inputBytes(largest) + alignUp(planBytes(plan)) +
-          maximumPrograms * alignUp(programBytes(plan)) + 4096,
-      ),
-    });
-    const addresses = makeAddresses(weights, largest, executor.arena);
-    for (const [name, { bytes }] of weights.values) {
-      executor.arena.bytes(addresses.weights.get(name)!, bytes.length).set(bytes);
+    const size = new ArenaSize();
+    const plan = planRun(config, weights, largest, makeAddresses(weights, largest, 0, size));
+    size.allocate(planBytes(plan), "activations");
+    for (let count = 0; count < maximumPrograms; count++) size.allocate(programBytes(plan), "program");
+
+    const arena = new Arena(size.byteLength);
+    const addresses = makeAddresses(weights, largest, planBytes(plan), arena);
+    const { machine, threads } = options;
+    const [started, written] = await Promise.allSettled([
+      options.createExecutor({ machine, threads, arena }),
+      weights.write(arena, addresses.weights),
+    ]);
+    if (started.status === "rejected") throw started.reason;
+    const executor = started.value;
+    if (written.status === "rejected") {
+      await executor.dispose();
+      throw written.reason;
     }
-    weights.release();
-    addresses.activations = executor.arena.allocate(planBytes(plan), "activations");
     return new Session(config, options, executor, weights, addresses, maximumTokens);
   }
 
@@ -185,7 +187,7 @@ interface RunSize {
 interface SessionAddresses {
   readonly weights: ReadonlyMap<string, number>;
   readonly inputs: Readonly<Record<keyof typeof bertInputs, number>>;
-  activations: number;
+  readonly activations: number;
 }
 
 /** Capacity for that many tokens and sequences, rounded so that there are few different plans. */
@@ -220,29 +222,24 @@ function inputSizes({ columns, sequences }: RunSize): Record<keyof typeof bertIn
   };
 }
 
-function inputBytes(size: RunSize): number {
-  return Object.values(inputSizes(size)).reduce((sum, bytes) => sum + alignUp(bytes), 0);
-}
-
 function makeAddresses(
-  weights: LoadedWeights,
+  weights: SurveyedWeights,
   largest: RunSize,
-  arena: { allocate(bytes: number, purpose: string): number },
+  activationBytes: number,
+  arena: Allocator,
 ): SessionAddresses {
   return {
-    weights: new Map(
-      Array.from(weights.values, ([name, value]) => [name, arena.allocate(value.byteLength, name)]),
-    ),
+    weights: weights.place(arena),
     inputs: Object.fromEntries(
       Object.entries(inputSizes(largest)).map(([name, bytes]) => [name, arena.allocate(bytes, name)]),
     ) as SessionAddresses["inputs"],
-    activations: 64,
+    activations: arena.allocate(activationBytes, "activations"),
   };
 }
 
 function planRun(
   config: BertConfig,
-  weights: LoadedWeights,
+  weights: SurveyedWeights,
   { columns, sequences, target }: RunSize,
   addresses: SessionAddresses,
 ): Plan {
@@ -259,8 +256,8 @@ function planRun(
   return planGraph(graph, { target, bindings, base: addresses.activations });
 }
 
-function checkBytes(name: string, type: ValueType, weights: LoadedWeights): void {
-  const found = weights.values.get(name)?.byteLength;
+function checkBytes(name: string, type: ValueType, weights: SurveyedWeights): void {
+  const found = weights.byteLengths.get(name);
   if (found !== byteLength(type)) {
     throw new RangeError(`Cannot plan ${name}: it has ${found ?? "no"} bytes, wanted ${byteLength(type)}`);
   }

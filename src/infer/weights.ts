@@ -1,27 +1,26 @@
 /**
  * The weights of a session in the form the kernels read: linear layers packed sparse where that is faster, the rest
  * dense.
+ *
+ * They are surveyed first, which reads only what tells their sizes, and written once there is an arena: one tensor
+ * after the other straight from the file into its place, so that no second copy of the model ever exists.
  * @module
  */
 import { bertTensorShapes } from "../../models/config.ts";
-import { encodeBitmask } from "../checkpoint/sparse_bitmask.ts";
-import type { Model } from "../checkpoint/model_folder.ts";
-import { bytesOf } from "../checkpoint/safetensors.ts";
-import { type PackedStructure, packSparseFromEntries } from "../kernels/sparse_matmul/pack.ts";
-import { alignUp } from "../plan/memory.ts";
+import { encodeBitmask, type StoredMatrix } from "../checkpoint/sparse_bitmask.ts";
+import type { Model, TensorSource } from "../checkpoint/model_folder.ts";
+import type { TensorLocation } from "../checkpoint/safetensors.ts";
+import { type PackedStructure, structureOfBitmask, writePacked } from "../kernels/sparse_matmul/pack.ts";
+import { canMapFiles, mapFile, mappingGrain } from "../machines/file_mapping.ts";
+import type { Allocator, Arena } from "../plan/arena.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 
 /** How one linear layer runs. */
 export interface LayerChoice {
-  /** Checkpoint name of the weight. */
   readonly name: string;
-  /** Outputs. */
   readonly rows: number;
-  /** Inputs. */
   readonly columns: number;
-  /** Share of zeros. */
   readonly sparsity: number;
-  /** What multiplies by it. */
   readonly kernel: "dense" | "unstructured" | "4x1";
   /** Why. */
   readonly reason: string;
@@ -29,17 +28,19 @@ export interface LayerChoice {
   readonly weightBytes: number;
 }
 
-/** Weights ready to be copied into an arena. */
-export interface LoadedWeights {
-  /** Bytes by checkpoint name; empty after `release`. */
-  readonly values: ReadonlyMap<string, { readonly bytes: Uint8Array; readonly byteLength: number }>;
+/** Weights whose sizes are known and whose bytes are still in the file. */
+export interface SurveyedWeights {
+  /** Bytes of each weight, by checkpoint name. */
+  readonly byteLengths: ReadonlyMap<string, number>;
   /** Structure of the layers that run sparse, by weight name. */
   readonly structures: ReadonlyMap<string, PackedStructure>;
   readonly layers: readonly LayerChoice[];
-  /** Arena bytes, alignment included. */
+  /** Bytes of all weights. */
   readonly totalBytes: number;
-  /** Lets go of the bytes once they are in the arena; their lengths stay known. */
-  release(): void;
+  /** Takes memory for each weight; gives the addresses by name. */
+  place(allocator: Allocator): Map<string, number>;
+  /** Writes all weights to the places that `place` gave. To be called once. */
+  write(arena: Arena, addresses: ReadonlyMap<string, number>): Promise<void>;
 }
 
 /**
@@ -51,36 +52,42 @@ const breakEvenDensity = { "unstructured": 0.4, "4x1": 0.7 } as const;
 /** A 4×1 block holds up to four weights; a matrix counts as pruned in blocks when they are this full on average. */
 const blockFill = 0.9;
 
-/** Reads all weights of a model and chooses a kernel for each prunable layer. */
-export async function loadWeights(model: Model, options: { dense: boolean }): Promise<LoadedWeights> {
-  const values = new Map<string, { bytes: Uint8Array; byteLength: number }>();
+/** Dense tensors of this size are mapped where the system can: below, a mapping costs more than reading. */
+const mappedBytes = 2 ** 20;
+
+/** One tensor between file and arena. */
+interface Weight {
+  readonly byteLength: number;
+  /** Where it is in the file, if its bytes can be mapped as they are. */
+  readonly location?: TensorLocation;
+  /** Brings it to its place. */
+  write(arena: Arena, address: number): Promise<void>;
+}
+
+/** Reads the sizes of all weights of a model and chooses a kernel for each prunable layer. */
+export async function surveyWeights(model: Model, options: { dense: boolean }): Promise<SurveyedWeights> {
+  const weights = new Map<string, Weight>();
   const structures = new Map<string, PackedStructure>();
   const layers: LayerChoice[] = [];
-  let totalBytes = 0;
-  const put = (name: string, bytes: Uint8Array) => {
-    values.set(name, { bytes, byteLength: bytes.length });
-    totalBytes += alignUp(bytes.length);
-  };
+  const scratch = new Scratch();
   for (const [name, shape] of bertTensorShapes(model.config)) {
     if (!isPrunable(name)) {
-      put(name, bytesOf(await model.tensors.weight(name, shape)));
+      weights.set(name, await denseWeight(model.tensors, name, shape));
       continue;
     }
     const [rows, columns] = shape;
     const matrix = await model.tensors.sparse(name) ??
-      encodeBitmask(await model.tensors.weight(name, shape), [rows, columns]);
-    const density = matrix.values.length / (rows * columns);
-    const blocks = options.dense ? undefined : packSparseFromEntries(matrix, { pattern: "4x1" });
-    const inBlocks = blocks !== undefined &&
-      matrix.values.length >= blockFill * 4 * blocks.structure.storedBlocks;
-    const pattern = inBlocks ? "4x1" as const : "unstructured" as const;
+      await withoutZeros(model.tensors, name, [rows, columns], scratch);
+    const density = matrix.nonZeros / (rows * columns);
+    const blocks = structureOfBitmask(matrix, { pattern: "4x1" });
+    const pattern = matrix.nonZeros >= blockFill * 4 * blocks.storedBlocks ? "4x1" : "unstructured";
     const isSparse = !options.dense && density < breakEvenDensity[pattern];
     if (isSparse) {
-      const packed = inBlocks ? blocks! : packSparseFromEntries(matrix, { pattern: "unstructured" });
-      structures.set(name, packed.structure);
-      put(name, packed.bytes);
+      const structure = pattern === "4x1" ? blocks : structureOfBitmask(matrix, { pattern });
+      structures.set(name, structure);
+      weights.set(name, sparseWeight(matrix, structure, scratch));
     } else {
-      put(name, bytesOf(await model.tensors.weight(name, shape)));
+      weights.set(name, await denseWeight(model.tensors, name, shape));
     }
     layers.push({
       name,
@@ -91,17 +98,84 @@ export async function loadWeights(model: Model, options: { dense: boolean }): Pr
       reason: options.dense
         ? "dense was asked for"
         : `density ${density.toFixed(3)}, break-even of ${pattern} ${breakEvenDensity[pattern]}`,
-      weightBytes: values.get(name)!.byteLength,
+      weightBytes: weights.get(name)!.byteLength,
     });
   }
-  const empty = new Uint8Array();
+  const byteLengths = new Map(Array.from(weights, ([name, { byteLength }]) => [name, byteLength]));
   return {
-    values,
+    byteLengths,
     structures,
     layers,
-    totalBytes,
-    release() {
-      for (const value of values.values()) value.bytes = empty;
+    totalBytes: byteLengths.values().reduce((sum, bytes) => sum + bytes, 0),
+    place: (allocator) =>
+      new Map(Array.from(weights, ([name, each]) => [name, place(name, each, allocator)])),
+    async write(arena, addresses) {
+      for (const [name, weight] of weights) {
+        await weight.write(arena, addresses.get(name)!);
+        weights.delete(name); // The bits of a sparse layer are not needed any more.
+      }
     },
   };
+}
+
+function place(name: string, { byteLength, location }: Weight, allocator: Allocator): number {
+  if (!location) return allocator.allocate(byteLength, name);
+  const skew = location.offsetBytes % mappingGrain;
+  const grains = Math.ceil((skew + byteLength) / mappingGrain);
+  return allocator.allocate(grains * mappingGrain, name, mappingGrain) + skew;
+}
+
+async function denseWeight(tensors: TensorSource, name: string, shape: readonly number[]): Promise<Weight> {
+  const length = shape.reduce((product, size) => product * size, 1);
+  const isLarge = 4 * length >= mappedBytes && canMapFiles();
+  const stored = isLarge ? await tensors.location(name) : undefined;
+  const location = stored?.dtype === "F32" && stored.offsetBytes % 4 === 0 ? stored : undefined;
+  return {
+    byteLength: 4 * length,
+    location,
+    async write(arena, address) {
+      if (location && mapFile(arena.memory, address, location.path, location)) return;
+      await tensors.readWeight(name, shape, arena.float32(address, length));
+    },
+  };
+}
+
+function sparseWeight(matrix: StoredMatrix, structure: PackedStructure, scratch: Scratch): Weight {
+  const { byteLength } = structure;
+  return {
+    byteLength,
+    async write(arena, address) {
+      const values = scratch.take(matrix.nonZeros);
+      await matrix.readValues(values);
+      writePacked(structure, { ...matrix, values }, arena.bytes(address, byteLength));
+    },
+  };
+}
+
+/** A matrix whose zeros are stored, without them. */
+async function withoutZeros(
+  tensors: TensorSource,
+  name: string,
+  shape: readonly [rows: number, columns: number],
+  scratch: Scratch,
+): Promise<StoredMatrix> {
+  const weight = scratch.take(shape[0] * shape[1]);
+  await tensors.readWeight(name, shape, weight);
+  const { bitmask, values } = encodeBitmask(weight, shape);
+  return {
+    shape,
+    bitmask,
+    nonZeros: values.length,
+    readValues: (target) => Promise.resolve(target.set(values)),
+  };
+}
+
+/** Memory used again for one tensor after the other: fresh pages cost more than reading into old ones. */
+class Scratch {
+  #memory = new Float32Array(0);
+
+  take(length: number): Float32Array {
+    if (this.#memory.length < length) this.#memory = new Float32Array(length);
+    return this.#memory.subarray(0, length);
+  }
 }

@@ -5,17 +5,45 @@
  * @module
  */
 import { createArenaMemory } from "../machines/mod.ts";
-import { alignUp } from "./memory.ts";
+import { alignUp, bufferAlignment } from "./memory.ts";
+
+/** Address 0 stays unused, so that a forgotten address is noticed. */
+const firstAddress = 64;
+
+/** Hands out addresses. */
+export interface Allocator {
+  /**
+   * The address of a new range of at least `bytes`. It is a multiple of `alignment`, itself a multiple of 64.
+   * `purpose` is for the error message.
+   */
+  allocate(bytes: number, purpose: string, alignment?: number): number;
+}
+
+/** Gives the addresses an arena would give, to learn how large it must be. */
+export class ArenaSize implements Allocator {
+  #used = firstAddress;
+
+  /** Size of an arena that can hand out the same. */
+  get byteLength(): number {
+    return this.#used;
+  }
+
+  allocate(bytes: number, _purpose: string, alignment: number = bufferAlignment): number {
+    const address = alignUp(this.#used, alignment);
+    this.#used = address + alignUp(bytes);
+    return address;
+  }
+}
 
 /** Memory shared by every worker, and a cursor into it. */
-export class Arena {
+export class Arena implements Allocator {
   readonly memory: WebAssembly.Memory;
   readonly byteLength: number;
-  #used = 64; // Address 0 stays unused, so that a forgotten address is noticed.
+  #used = firstAddress;
 
   /** Makes an arena of at least `bytes`. Throws when the size is beyond what a 32-bit memory can hold. */
   constructor(bytes: number) {
-    this.memory = createArenaMemory(bytes + 64);
+    this.memory = createArenaMemory(bytes + firstAddress);
     this.byteLength = this.memory.buffer.byteLength;
   }
 
@@ -24,9 +52,9 @@ export class Arena {
     return this.#used;
   }
 
-  /** The address of a new range of at least `bytes`, aligned to 64. `purpose` is for the error message. */
-  allocate(bytes: number, purpose: string): number {
-    const address = this.#used;
+  /** See `Allocator`. Throws a RangeError when the arena is full. */
+  allocate(bytes: number, purpose: string, alignment: number = bufferAlignment): number {
+    const address = alignUp(this.#used, alignment);
     const end = address + alignUp(bytes);
     if (end > this.byteLength) {
       throw new RangeError(
