@@ -5,12 +5,12 @@
 import { join } from "node:path";
 import { bertConfigJson, bertTensorShapes } from "../models/config.ts";
 import { presetConfig } from "../models/presets.ts";
-import { openModel, saveModel } from "../src/checkpoint/model_folder.ts";
+import { onnxFile, openModel, saveModel } from "../src/checkpoint/model_folder.ts";
 import { InputError } from "../src/core/errors.ts";
 import { exists } from "../src/core/files.ts";
 import { randomKey, RandomStream } from "../src/core/random.ts";
 import { wordPieceFiles, wordPieceSpecialTokens } from "../src/data/wordpiece.ts";
-import { exportModel, onnxFile } from "../src/export/mod.ts";
+import { exportModel } from "../src/export/mod.ts";
 import { writeOnnx } from "../src/export/onnx.ts";
 import { magnitude } from "../src/pruning/magnitude.ts";
 import { applyMask, pruneMasks } from "../src/pruning/method.ts";

@@ -33,6 +33,9 @@ import {
   type StoredMatrix,
 } from "./sparse_bitmask.ts";
 
+/** Where transformers.js looks for the model in a folder. */
+export const onnxFile = "onnx/model.onnx";
+
 /** Files that describe a tokenizer; a folder has some of them. */
 export const tokenizerFileNames: readonly string[] = [
   "tokenizer.json",
@@ -163,7 +166,7 @@ export interface SavedModel {
 
 /**
  * Writes a model folder: config, weights and tokenizer, all or nothing. Files of these kinds that an overwritten
- * model had and this one has not are removed, so that no tokenizer or shard list of another model stays behind.
+ * model had and this one has not are removed, so that no tokenizer, ONNX file or shard list of another model stays.
  * @throws InputError when the folder holds a model and `overwrite` is not set, or the disk refuses.
  */
 export async function saveModel(dir: string, model: SavedModel): Promise<void> {
@@ -192,7 +195,7 @@ export async function saveModel(dir: string, model: SavedModel): Promise<void> {
   ]);
   await writeFolderAtomic(dir, files, {
     overwrite: model.overwrite,
-    obsolete: [shardIndexFile, ...tokenizerFileNames],
+    obsolete: [shardIndexFile, onnxFile, ...tokenizerFileNames],
   });
 }
 

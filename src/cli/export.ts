@@ -12,7 +12,11 @@ export function exportCommand(): Command {
   return makeCommand("export", "Write the deployable folder of a model.")
     .option("--model <dir|hub id>", "model to export")
     .option("--out <dir>", "output folder")
-    .option("--format <name>", "sparse (with onnx/model.onnx), safetensors or onnx", "sparse")
+    .option(
+      "--format <name>",
+      "sparse (with onnx/model.onnx), safetensors, or onnx (with dense safetensors)",
+      "sparse",
+    )
     .option("--pattern <name>", "pattern of the zeros, noted in the config", "unstructured")
     .option("--quantize <type>", "int8 weights: not available in this version")
     .option("--overwrite", "replace the model in the output folder", false);

@@ -4,14 +4,15 @@
  */
 import { join } from "node:path";
 import { bertTensorShapes } from "../../models/config.ts";
-import { openModel, saveModel } from "../checkpoint/model_folder.ts";
+import { onnxFile, openModel, saveModel } from "../checkpoint/model_folder.ts";
 import { weightsFile } from "../checkpoint/shards.ts";
 import { InputError } from "../core/errors.ts";
+import { checkOutputFolder } from "../core/files.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { sparsityOfWeights } from "../pruning/sparsity.ts";
 import { bertToOnnx } from "./onnx.ts";
 
-/** What a folder can hold: `sparse` has sparse weights and ONNX, the others the one file they are named after. */
+/** What a folder can hold: `sparse` sparse weights and ONNX, `safetensors` dense weights, `onnx` dense weights and ONNX. */
 export type ExportFormat = "sparse" | "safetensors" | "onnx";
 
 const exportFormats: readonly ExportFormat[] = ["sparse", "safetensors", "onnx"];
@@ -50,15 +51,13 @@ export interface ExportResult {
   readonly sparsity: number;
 }
 
-/** Where the ONNX file lies in a folder that transformers.js opens. */
-export const onnxFile = "onnx/model.onnx";
-
 /** Writes the folder, all files or none. Throws `InputError` for a bad model, format or output folder. */
 export async function exportModel(options: ExportOptions): Promise<ExportResult> {
   const format = options.format ?? "sparse";
   if (!exportFormats.includes(format)) {
     throw new InputError(`--format is ${format}: wanted one of ${exportFormats.join(", ")}`);
   }
+  await checkOutputFolder(options.out, options);
   const model = await openModel(options.model);
   if (model.missing.length > 0) {
     throw new InputError(

@@ -91,6 +91,7 @@ export class TinyFolder implements AsyncDisposable {
     const tensors = Array.from(bertTensorShapes(config), ([tensor, shape]) => {
       const stream = new RandomStream(randomKey(5, tensor));
       const data = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => 0.3 * stream.normal());
+      if (tensor.endsWith("LayerNorm.weight")) data.fill(1);
       return { name: tensor, shape, data };
     });
     const tokenizerFiles = wordPieceFiles(vocabulary);
