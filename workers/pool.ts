@@ -1,5 +1,8 @@
 /**
  * The worker pool: threads that replay programs on one arena. The caller's event loop stays free.
+ *
+ * A worker that fails, dies or falls silent fails the pool: the run under way and all later calls reject with an error
+ * that names it. Nothing waits for ever.
  * @module
  */
 import * as comlink from "comlink";
@@ -7,9 +10,10 @@ import { errorMessage } from "../src/core/errors.ts";
 import type { Kernel } from "../src/kernels/kernel.ts";
 import type { Machine } from "../src/machines/machine.ts";
 import type { Arena } from "../src/plan/arena.ts";
-import { checkThreads, type Executor, KernelTable } from "../src/plan/executor.ts";
+import { checkThreads, type Executor, type ExecutorFactory, KernelTable } from "../src/plan/executor.ts";
 import type { Program } from "../src/plan/program.ts";
-import { Command, Control, controlBytes, type WorkerControl } from "./protocol.ts";
+import { allowedCores } from "./pin.ts";
+import { Command, Control, controlBytes, entryIndex, pulseIndex, type WorkerControl } from "./protocol.ts";
 
 /** How to make a pool. */
 export interface PoolOptions {
@@ -18,6 +22,35 @@ export interface PoolOptions {
   readonly threads: number;
   /** The memory that programs and their data lie in. */
   readonly arena: Arena;
+  /** The core each worker stays on, where the system allows it; absent: any. */
+  readonly cores?: readonly number[];
+  /**
+   * How long a worker that is waited for may give no sign of life, in ms: default one minute. It must exceed the
+   * longest phase (a second, for the largest models on a slow core).
+   */
+  readonly silenceMs?: number;
+}
+
+interface Thread {
+  readonly worker: Worker;
+  readonly control: comlink.Remote<WorkerControl>;
+}
+
+/** Looks at the signs of life within `silenceMs`. */
+const pulseChecks = 4;
+
+/**
+ * A factory of pools that share this process's cores. With `pin` (default: the environment variable `LACUNA_PIN` is
+ * `1`) each worker stays on a core that no other worker of this factory has, as long as there are enough.
+ */
+export function poolFactory({ pin = pinIsWanted() }: { readonly pin?: boolean } = {}): ExecutorFactory {
+  const cores = pin ? [...allowedCores()] : [];
+  return (options) => WorkerPool.create({ ...options, cores: cores.splice(0, options.threads) });
+}
+
+function pinIsWanted(): boolean {
+  const isReadable = Deno.permissions.querySync({ name: "env", variable: "LACUNA_PIN" }).state === "granted";
+  return isReadable && Deno.env.get("LACUNA_PIN") === "1";
 }
 
 /** An executor on worker threads. Make it with `WorkerPool.create` and end it with `dispose`. */
@@ -26,11 +59,14 @@ export class WorkerPool implements Executor {
   readonly workers: number;
   readonly arena: Arena;
   readonly #control: Int32Array;
-  readonly #threads: { worker: Worker; control: comlink.Remote<WorkerControl> }[] = [];
+  readonly #silenceMs: number;
+  readonly #threads: Thread[] = [];
   readonly #table = new KernelTable();
+  #pinned = false;
   /** Ends of the `serve` calls under way; empty when the workers listen for control calls. */
   #serving: Promise<boolean>[] = [];
   #queue: Promise<unknown> = Promise.resolve();
+  #disposal: Promise<void> | undefined;
   #failure: Error | undefined;
   /** Whoever waits for the workers now; told when one fails. */
   readonly #waiting = new Set<(error: Error) => void>();
@@ -39,6 +75,7 @@ export class WorkerPool implements Executor {
     this.machine = options.machine;
     this.workers = checkThreads(options.threads);
     this.arena = options.arena;
+    this.#silenceMs = options.silenceMs ?? 60_000;
     this.#control = new Int32Array(new SharedArrayBuffer(controlBytes(this.workers)));
   }
 
@@ -46,7 +83,8 @@ export class WorkerPool implements Executor {
   static async create(options: PoolOptions): Promise<WorkerPool> {
     const pool = new WorkerPool(options);
     const control = pool.#control.buffer as SharedArrayBuffer;
-    for (let index = 0; index < pool.workers; index++) {
+    const { workers, arena: { memory } } = pool;
+    for (let index = 0; index < workers; index++) {
       const worker = new Worker(new URL("./worker.ts", import.meta.url), {
         type: "module",
         name: `lacuna-${index}`,
@@ -58,13 +96,10 @@ export class WorkerPool implements Executor {
       pool.#threads.push({ worker, control: comlink.wrap<WorkerControl>(worker) });
     }
     try {
-      await pool.#orFailure(
-        Promise.all(
-          pool.#threads.map((thread, index) =>
-            thread.control.setUp({ index, workers: pool.workers, memory: pool.arena.memory, control })
-          ),
-        ),
+      const pinned = await pool.#ask((thread, index) =>
+        thread.setUp({ index, workers, memory, control, core: options.cores?.[index] })
       );
+      pool.#pinned = pinned.every((isPinned) => isPinned);
     } catch (error) {
       await pool.dispose();
       throw error;
@@ -72,14 +107,20 @@ export class WorkerPool implements Executor {
     return pool;
   }
 
+  /** Whether each worker stays on a core of its own. */
+  get pinned(): boolean {
+    return this.#pinned;
+  }
+
   /** Makes kernels callable in every worker. */
   link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>> {
     return this.#enqueue(async () => {
-      const fresh = this.#table.admit(kernels);
+      const fresh = this.#table.unknown(kernels);
       if (fresh.length > 0) {
         const image = this.machine.assemble(fresh);
         await this.#recall();
-        await this.#orFailure(Promise.all(this.#threads.map((thread) => thread.control.link(image))));
+        await this.#ask((thread) => thread.link(image));
+        this.#table.admit(fresh);
       }
       return this.#table.numbers;
     });
@@ -91,19 +132,23 @@ export class WorkerPool implements Executor {
       this.#serve();
       const control = this.#control;
       const before = Atomics.load(control, Control.finished);
-      program.entries.forEach((entry, index) => Atomics.store(control, Control.entries + index, entry));
+      program.entries.forEach((entry, index) => Atomics.store(control, entryIndex(index), entry));
       this.#command(Command.run);
       while (Atomics.load(control, Control.finished) === before) {
         const change = Atomics.waitAsync(control, Control.finished, before);
-        if (change.async) await this.#orFailure(change.value);
+        if (change.async) await this.#watch(change.value, () => this.#threads.keys());
       }
     });
   }
 
-  /** Stops the workers. A run under way is finished first; later calls fail. */
-  async dispose(): Promise<void> {
-    await this.#queue.catch(() => {});
-    if (!this.#failure) await this.#recall();
+  /** Stops the workers. Calls made before are finished first; later ones fail. Calling it again does nothing. */
+  dispose(): Promise<void> {
+    return this.#disposal ??= this.#end();
+  }
+
+  async #end(): Promise<void> {
+    await this.#queue;
+    await this.#recall().catch(() => {}); // A failed pool has told its callers; its workers are stopped all the same.
     this.#fail("the pool is disposed");
     for (const { worker, control } of this.#threads) {
       control[comlink.releaseProxy]();
@@ -113,6 +158,7 @@ export class WorkerPool implements Executor {
   }
 
   #enqueue<T>(task: () => Promise<T>): Promise<T> {
+    if (this.#disposal) return Promise.reject(this.#failure ?? new Error("Cannot run: the pool is disposed"));
     const result = this.#queue.then(() => {
       if (this.#failure) throw this.#failure;
       return task();
@@ -141,17 +187,54 @@ export class WorkerPool implements Executor {
   async #recall(): Promise<void> {
     if (this.#serving.length === 0) return;
     this.#command(Command.recall);
-    await this.#orFailure(Promise.all(this.#serving));
+    const serving = this.#serving;
+    await this.#answers(serving);
     this.#serving = [];
   }
 
-  /** Waits for a promise or for the pool's failure, whichever is first. (`Promise.race` against one long-lived
-   *  promise would keep every finished wait alive.) */
-  #orFailure<T>(promise: Promise<T>): Promise<T> {
-    if (this.#failure) return Promise.reject(this.#failure);
+  /** Makes a control call to every worker. A worker that cannot do what it is asked fails the pool. */
+  #ask<T>(call: (thread: comlink.Remote<WorkerControl>, index: number) => Promise<T>): Promise<T[]> {
+    return this.#answers(this.#threads.map(({ control }, index) => {
+      const answer = call(control, index);
+      answer.catch((error) => this.#fail(`worker ${index} failed: ${errorMessage(error)}`));
+      return answer;
+    }));
+  }
+
+  /** Waits for an answer of each worker. */
+  #answers<T>(answers: readonly Promise<T>[]): Promise<T[]> {
+    const pending = new Set(answers.keys());
+    answers.forEach((answer, index) => answer.then(() => pending.delete(index), () => {}));
+    return this.#watch(Promise.all(answers), () => pending);
+  }
+
+  /**
+   * Waits for a promise or for the pool's failure, whichever is first, and fails the pool when one of the workers
+   * waited for is silent too long. (`Promise.race` against one long-lived promise would keep every finished wait
+   * alive.)
+   */
+  #watch<T>(promise: Promise<T>, pending: () => Iterable<number>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
+      promise.then(resolve, reject).finally(() => {
+        clearInterval(timer);
+        this.#waiting.delete(reject);
+      });
+      // Checks are counted, not hours: a process that was stopped for a while blames nobody.
+      const seen = this.#threads.map(() => ({ pulse: -1, checks: 0 }));
+      const check = () => {
+        for (const index of pending()) {
+          const pulse = Atomics.load(this.#control, pulseIndex(index));
+          const last = seen[index];
+          last.checks = pulse === last.pulse ? last.checks + 1 : 0;
+          last.pulse = pulse;
+          if (last.checks === pulseChecks) {
+            this.#fail(`worker ${index} died: no sign of life for ${this.#silenceMs} ms`);
+          }
+        }
+      };
+      const timer = setInterval(check, this.#silenceMs / pulseChecks);
       this.#waiting.add(reject);
-      promise.then(resolve, reject).finally(() => this.#waiting.delete(reject));
+      if (this.#failure) reject(this.#failure);
     });
   }
 

@@ -8,30 +8,43 @@
  */
 import type { CodeImage } from "../src/machines/machine.ts";
 
+/** Words in a cache line: what one thread writes often and another reads often lies in different ones. */
+const lineWords = 16;
+
 /** Words of the shared control block (i32). */
 export const Control = {
   /** Counts commands; workers wait on it. */
   epoch: 0,
   /** The command of the current epoch. */
   command: 1,
-  /** Workers that reached the current barrier. */
-  arrived: 2,
-  /** Counts passed barriers; workers wait on it. */
-  generation: 3,
   /** Counts finished runs; the pool waits on it. */
-  finished: 4,
+  finished: 2,
   /** Not 0 once a worker failed: every barrier is left at once. */
-  aborted: 5,
-  /** Entry addresses of the program, one per worker, start here. */
-  entries: 16,
+  aborted: 3,
+  /** Workers that reached the current barrier. */
+  arrived: lineWords,
+  /** Counts passed barriers; workers wait on it. */
+  generation: 2 * lineWords,
+  /** Workers asleep, or about to be: only then is a notification worth its 40 ns. */
+  sleepers: 3 * lineWords,
 } as const;
+
+/** The word a worker increases as a sign of life: at every barrier, and now and then while it waits. */
+export function pulseIndex(worker: number): number {
+  return (4 + worker) * lineWords;
+}
+
+/** The word with the address of a worker's part of the program. */
+export function entryIndex(worker: number): number {
+  return pulseIndex(worker) + 1;
+}
 
 /** Values of `Control.command`. */
 export const Command = { run: 1, recall: 2 } as const;
 
 /** Bytes of the control block for a number of workers. */
 export function controlBytes(workers: number): number {
-  return (Control.entries + workers) * 4;
+  return pulseIndex(workers) * 4;
 }
 
 /** What a worker needs to begin. */
@@ -40,12 +53,14 @@ export interface WorkerSetup {
   readonly workers: number;
   readonly memory: WebAssembly.Memory;
   readonly control: SharedArrayBuffer;
+  /** The core to stay on; absent: any. */
+  readonly core?: number;
 }
 
 /** The control calls of a worker. */
 export interface WorkerControl {
-  /** Hands over the shared memories. */
-  setUp(setup: WorkerSetup): void;
+  /** Hands over the shared memories. True when the worker stays on the core asked for. */
+  setUp(setup: WorkerSetup): boolean;
   /** Links an image; its kernels follow those linked before. */
   link(image: CodeImage): void;
   /** Runs programs until recalled (true) or until a failure anywhere in the pool (false). Throws its own failure. */

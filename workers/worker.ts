@@ -6,18 +6,22 @@ import * as comlink from "comlink";
 import type { CodeImage, LinkedKernel } from "../src/machines/machine.ts";
 import { linkImage } from "../src/machines/mod.ts";
 import { runPhase } from "../src/plan/executor.ts";
-import { passBarrier, waitForChange } from "./barrier.ts";
-import { Command, Control, type WorkerControl, type WorkerSetup } from "./protocol.ts";
+import { Barrier } from "./barrier.ts";
+import { pinThread } from "./pin.ts";
+import { Command, Control, entryIndex, type WorkerControl, type WorkerSetup } from "./protocol.ts";
 
 class PoolWorker implements WorkerControl {
   #setup!: WorkerSetup;
   #control!: Int32Array;
+  #barrier!: Barrier;
   #epoch = 0;
   readonly #kernels: LinkedKernel[] = [];
 
-  setUp(setup: WorkerSetup): void {
+  setUp(setup: WorkerSetup): boolean {
     this.#setup = setup;
     this.#control = new Int32Array(setup.control);
+    this.#barrier = new Barrier(this.#control, setup.index, setup.workers);
+    return setup.core !== undefined && pinThread(setup.core);
   }
 
   link(image: CodeImage): void {
@@ -27,8 +31,7 @@ class PoolWorker implements WorkerControl {
   serve(): boolean {
     const control = this.#control;
     while (true) {
-      waitForChange(control, Control.epoch, this.#epoch);
-      if (Atomics.load(control, Control.aborted) !== 0) return false;
+      if (!this.#barrier.awaitCommand(this.#epoch)) return false;
       this.#epoch = Atomics.load(control, Control.epoch);
       if (Atomics.load(control, Control.command) === Command.recall) return true;
       try {
@@ -44,13 +47,13 @@ class PoolWorker implements WorkerControl {
 
   /** Replays the current program; false when another worker failed. */
   #runProgram(): boolean {
-    const { index, workers, memory } = this.#setup;
+    const { index, memory } = this.#setup;
     const words = new Int32Array(memory.buffer);
-    let position = Atomics.load(this.#control, Control.entries + index) / 4;
+    let position = Atomics.load(this.#control, entryIndex(index)) / 4;
     const phases = words[position++];
     for (let phase = 0; phase < phases; phase++) {
       position = runPhase(words, position, this.#kernels);
-      if (!passBarrier(this.#control, workers)) return false;
+      if (!this.#barrier.pass()) return false;
     }
     if (index === 0) {
       Atomics.add(this.#control, Control.finished, 1);

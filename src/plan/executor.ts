@@ -10,16 +10,22 @@ import type { Plan } from "./plan.ts";
 import { type Program, programBytes, writeProgram } from "./program.ts";
 import type { Arena } from "./arena.ts";
 
-/** Runs programs on an arena. One run at a time; `run` rejects with the reason when a worker fails. */
+/**
+ * Runs programs on an arena, one at a time: calls queue up. When a worker fails, the run under way and all later calls
+ * reject with the reason. Several executors may share an arena and run at once, as long as none writes what another
+ * uses.
+ */
 export interface Executor {
   readonly machine: Machine;
   readonly workers: number;
   readonly arena: Arena;
+  /** Whether each worker stays on a core of its own. */
+  readonly pinned: boolean;
   /** Makes the kernels callable; gives their numbers by key. Kernels known already cost nothing. */
   link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>>;
   /** Runs every phase on every worker and resolves when the last is done. */
   run(program: Program): Promise<void>;
-  /** Stops the workers. */
+  /** Stops the workers, after the calls made before; later calls reject. Calling it again does nothing. */
   dispose(): Promise<void>;
 }
 
@@ -56,15 +62,15 @@ export class KernelTable {
     return this.#numbers;
   }
 
-  /** The kernels that have no number yet, each once; they get the next numbers, in order. */
-  admit(kernels: readonly Kernel[]): Kernel[] {
-    const fresh: Kernel[] = [];
-    for (const kernel of kernels) {
-      if (this.#numbers.has(kernel.key)) continue;
-      this.#numbers.set(kernel.key, this.#numbers.size);
-      fresh.push(kernel);
-    }
-    return fresh;
+  /** The kernels that have no number yet, each once. */
+  unknown(kernels: readonly Kernel[]): Kernel[] {
+    const fresh = new Map(kernels.map((kernel) => [kernel.key, kernel]));
+    return [...fresh.values()].filter(({ key }) => !this.#numbers.has(key));
+  }
+
+  /** Gives kernels the next numbers, in order. They are linked by now: a number that calls nothing is worse than none. */
+  admit(fresh: readonly Kernel[]): void {
+    for (const { key } of fresh) this.#numbers.set(key, this.#numbers.size);
   }
 }
 
@@ -77,31 +83,48 @@ export function runPhase(words: Int32Array, position: number, kernels: readonly 
 
 /** Runs all workers' calls one after another on the calling thread: for tests and tools. */
 export class InlineExecutor implements Executor {
+  readonly pinned = false;
   readonly #table = new KernelTable();
   readonly #linked: LinkedKernel[] = [];
+  #isDisposed = false;
 
-  constructor(readonly machine: Machine, readonly workers: number, readonly arena: Arena) {}
+  constructor(readonly machine: Machine, readonly workers: number, readonly arena: Arena) {
+    checkThreads(workers);
+  }
 
   link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>> {
-    const fresh = this.#table.admit(kernels);
-    if (fresh.length > 0) {
-      this.#linked.push(...linkImage(this.machine.assemble(fresh), this.arena.memory));
-    }
-    return Promise.resolve(this.#table.numbers);
+    return this.#attempt(() => {
+      const fresh = this.#table.unknown(kernels);
+      if (fresh.length > 0) {
+        this.#linked.push(...linkImage(this.machine.assemble(fresh), this.arena.memory));
+        this.#table.admit(fresh);
+      }
+      return this.#table.numbers;
+    });
   }
 
   run(program: Program): Promise<void> {
-    const words = new Int32Array(this.arena.memory.buffer);
-    const positions = program.entries.map((entry) => entry / 4 + 1);
-    for (let phase = 0; phase < program.phaseNames.length; phase++) {
-      for (let worker = 0; worker < this.workers; worker++) {
-        positions[worker] = runPhase(words, positions[worker], this.#linked);
+    return this.#attempt(() => {
+      const words = new Int32Array(this.arena.memory.buffer);
+      const positions = program.entries.map((entry) => entry / 4 + 1);
+      for (let phase = 0; phase < program.phaseNames.length; phase++) {
+        for (let worker = 0; worker < this.workers; worker++) {
+          positions[worker] = runPhase(words, positions[worker], this.#linked);
+        }
       }
-    }
-    return Promise.resolve();
+    });
   }
 
   dispose(): Promise<void> {
+    this.#isDisposed = true;
     return Promise.resolve();
+  }
+
+  /** Like every executor, it rejects and never throws. */
+  #attempt<T>(task: () => T): Promise<T> {
+    return new Promise((resolve) => {
+      if (this.#isDisposed) throw new Error("Cannot run: the executor is disposed");
+      resolve(task());
+    });
   }
 }
