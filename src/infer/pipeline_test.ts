@@ -69,9 +69,7 @@ Deno.test("pipeline answers the same for a text alone, in any company, and from 
       classify(texts.slice(7)),
       classify(texts),
     ]);
-    [...groups[0], ...groups[1]].forEach((answer, text) =>
-      assert.ok(near(answer, together[text]), texts[text])
-    );
+    assertNear([...groups[0], ...groups[1]], together);
     assert.deepEqual(groups[2], together);
   } finally {
     await classify.dispose();
