@@ -145,6 +145,44 @@ Deno.test("WorkerPool reports a kernel that traps, and refuses to go on", async 
   }
 });
 
+/** Makes pools whose workers run `body` beside what they do anyway. */
+async function withWorkersThat(body: string, test: () => Promise<void>): Promise<void> {
+  const { Worker } = globalThis;
+  globalThis.Worker = class extends Worker {
+    constructor(url: string | URL, options?: WorkerOptions) {
+      const source = `import ${JSON.stringify(String(url))};\n${body}`;
+      super(`data:text/javascript,${encodeURIComponent(source)}`, options);
+    }
+  };
+  try {
+    await test();
+  } finally {
+    globalThis.Worker = Worker;
+  }
+}
+
+Deno.test("WorkerPool says so when a worker dies, at its start or later, and does not hang", async () => {
+  await withWorkersThat(`throw new Error("no memory left")`, async () => {
+    await assert.rejects(poolOf(2), /^Error: Cannot run: worker \d died: .*no memory left/);
+  });
+  // Control calls arrive as events too: the first is answered, after the second the worker is gone.
+  const dieLater = `let calls = 0;
+    addEventListener("message", () => { if (self.name === "lacuna-1" && ++calls === 2) throw new Error("hit") });`;
+  await withWorkersThat(dieLater, async () => {
+    const pool = await poolOf(2);
+    try {
+      const cell = pool.arena.allocate(64, "cell");
+      const call = callKernel(accumulate, { source: cell, target: cell });
+      const plan = planOf([{ name: "one", calls: [[call], [call]] }], 2);
+      const attempt = async () => await pool.run(await prepare(pool, plan));
+      await assert.rejects(attempt(), /^Error: Cannot run: worker 1 died: .*hit/);
+      await assert.rejects(attempt(), /worker 1 died/);
+    } finally {
+      await pool.dispose();
+    }
+  });
+});
+
 Deno.test("WorkerPool refuses to run after dispose", async () => {
   const pool = await poolOf(1);
   const program = await prepare(pool, planOf([{ name: "nothing", calls: [[]] }], 1));
