@@ -8,6 +8,8 @@
  *     read, execute  text
  *     read, write    dynamic section, data
  *
+ * The library stays mapped until the process ends, also when whoever opened it closes it.
+ *
  * Section headers are for tools only: `objdump -d` shows every function under its name.
  * Source: System V ABI (gABI 4.1), chapters 4 and 5, and its AMD64 supplement.
  * @module
@@ -23,7 +25,17 @@ const dynamicEntryBytes = 16;
 
 const segmentType = { load: 1, dynamic: 2, stack: 0x6474e551 } as const;
 const access = { execute: 1, write: 2, read: 4 } as const;
-const dynamicTag = { end: 0, hash: 4, names: 5, symbols: 6, namesBytes: 10, symbolBytes: 11 } as const;
+const dynamicTag = {
+  end: 0,
+  hash: 4,
+  names: 5,
+  symbols: 6,
+  namesBytes: 10,
+  symbolBytes: 11,
+  flags1: 0x6ffffffb,
+} as const;
+/** Closing the library leaves it mapped. */
+const noDelete = 8;
 const sectionType = { progbits: 1, names: 3, hash: 5, dynamic: 6, dynamicSymbols: 11 } as const;
 const sectionFlag = { write: 1, allocate: 2, execute: 4 } as const;
 
@@ -120,7 +132,7 @@ export function encodeSharedObject(code: X64Code): Uint8Array<ArrayBuffer> {
   const constantPlace = place(constants.length, 64);
   const readOnly: Place = { offset: 0, bytes: end };
   const textPlace = place(text.length, pageBytes);
-  const dynamic = place(6 * dynamicEntryBytes, pageBytes);
+  const dynamic = place(7 * dynamicEntryBytes, pageBytes);
   const data = place(code.dataBytes, 64);
   const writable: Place = { offset: dynamic.offset, bytes: end - dynamic.offset };
 
@@ -187,7 +199,7 @@ export function encodeSharedObject(code: X64Code): Uint8Array<ArrayBuffer> {
   fields(dynamic.offset)
     .long(dynamicTag.hash, hashTable.offset, dynamicTag.names, nameTable.offset)
     .long(dynamicTag.symbols, symbolTable.offset, dynamicTag.namesBytes, nameTable.bytes)
-    .long(dynamicTag.symbolBytes, symbolBytes, dynamicTag.end, 0);
+    .long(dynamicTag.symbolBytes, symbolBytes, dynamicTag.flags1, noDelete, dynamicTag.end, 0);
 
   const sectionFields = fields(sectionTable.offset + sectionHeaderBytes);
   sections.forEach(([, type, flags, { offset, bytes }, alignment, link, info, entryBytes], index) => {
