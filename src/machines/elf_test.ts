@@ -106,6 +106,7 @@ Deno.test("binutils read the file without complaint and show the functions by na
     if (symbols === undefined || listing === undefined) {
       return console.log("skipped: binutils are not on this machine");
     }
+    assert.match(symbols, /FLAGS_1.*NODELETE/);
     for (const { key } of kernels) {
       assert.match(symbols, new RegExp(`FUNC +GLOBAL +DEFAULT +\\d+ ${key}`));
       assert.match(listing, new RegExp(`<${key}>:[^]*?add[^]*?vbroadcastss[^]*?vzeroupper[^]*?ret`));

@@ -192,6 +192,38 @@ testOnFlavours("an image crosses to a worker and writes the same memory", async 
   assert.equal(block[1], 99);
 });
 
+testOnFlavours(
+  "linked code outlives Deno's handle, the image and a collection of garbage",
+  async (machine) => {
+    const runs = Array.from({ length: 20 }, (_, number) => {
+      const image = machine.assemble([kernel((m, base) => {
+        const value = m.integer();
+        m.setInteger(value, 100 + number);
+        m.storeI32(base, 0, value);
+        m.free(value);
+      })]);
+      return linkImage(image, memory)[0];
+    });
+    for (let round = 0; round < 20; round++) new Uint8Array(16 << 20).fill(round);
+    await new Promise((resolve) => setTimeout(resolve));
+    // Often enough for the engine to switch from its slow way of calling to the fast one.
+    runs.forEach((run, number) => {
+      for (let call = 0; call < 20_000; call++) run(0);
+      assert.equal(block[0], 100 + number);
+    });
+  },
+);
+
+if (flavours.length > 0) {
+  Deno.test({
+    name: "linking leaves no resource open",
+    sanitizeResources: true,
+    fn() {
+      for (const { machine } of flavours) linkImage(machine.assemble([kernel(() => {})]), memory);
+    },
+  });
+}
+
 /** Runs a script with these permissions and gives its standard output. */
 async function run(source: string, ...flags: string[]): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
