@@ -10,6 +10,7 @@
  * Every zero is dropped, −0 too, as `tensor != 0` does in PyTorch; NaN is kept.
  * @module
  */
+import { countBits, rowWords } from "../core/bits.ts";
 import { InputError } from "../core/errors.ts";
 import { showValue } from "../core/json.ts";
 import { bytesOf, type SafetensorsDtype, type SafetensorsFile, type TensorEntry } from "./safetensors.ts";
@@ -107,13 +108,13 @@ export function bitmaskEntries(module: string, matrix: BitmaskMatrix): TensorEnt
 }
 
 /** Where each row begins in `values`. */
-export function rowOffsets({ shape: [rows], bitmask }: Omit<BitmaskMatrix, "values">): number[] {
-  const stride = rows === 0 ? 0 : bitmask.length / rows;
+export function rowOffsets({ shape: [rows, columns], bitmask }: Omit<BitmaskMatrix, "values">): number[] {
+  const { words, stride } = rowWords(bitmask, rows, columns);
   const offsets: number[] = [];
   let stored = 0;
   for (let row = 0; row < rows; row++) {
     offsets.push(stored);
-    for (let byte = 0; byte < stride; byte++) stored += bitCount[bitmask[row * stride + byte]];
+    for (let word = row * stride; word < (row + 1) * stride; word++) stored += countBits(words[word]);
   }
   return offsets;
 }
@@ -191,9 +192,8 @@ export async function openBitmask(file: SafetensorsFile, prefix: string): Promis
       } as the bitmask has it`,
     );
   }
-  const [rows] = shape;
-  const lastRow = bitmask.subarray(rows === 0 ? 0 : (rows - 1) * (bitmask.length / rows));
-  const nonZeros = lastRow.reduce((sum, byte) => sum + bitCount[byte], counted.at(-1) ?? 0);
+  const lastRow = bitmask.subarray(bitmask.length - Math.ceil(shape[1] / 8));
+  const nonZeros = lastRow.reduce((sum, byte) => sum + countBits(byte), counted.at(-1) ?? 0);
   wantShape(file, `${prefix}.compressed`, [nonZeros]);
   const readValues = (target: Float32Array) => file.readFloat32(`${prefix}.compressed`, target);
   return { shape, bitmask, nonZeros, readValues };
@@ -221,10 +221,3 @@ function wantShape(file: SafetensorsFile, name: string, wanted: readonly number[
     throw new InputError(`${file.path}: ${name} has the shape [${shape}], wanted [${wanted}]`);
   }
 }
-
-/** Set bits of every byte. */
-const bitCount: Uint8Array = Uint8Array.from({ length: 256 }, (_, byte) => {
-  let count = 0;
-  for (let bits = byte; bits !== 0; bits >>= 1) count += bits & 1;
-  return count;
-});

@@ -4,6 +4,7 @@
  * Bits past the last element are always 0, so equal masks have equal words and `popcount` needs no length.
  * @module
  */
+import { countBits } from "../core/bits.ts";
 
 /** Words that hold `count` bits. */
 export function bitsetWords(count: number): number {
@@ -30,14 +31,7 @@ export function setBit(bits: Uint32Array, index: number): void {
 /** Number of ones. */
 export function popcount(bits: Uint32Array): number {
   let count = 0;
-  // Sums of neighbours in fields of 2, 4, then 8 bits; the multiplication adds the four bytes (Hacker's Delight, 5-1).
-  for (let index = 0; index < bits.length; index++) {
-    let word = bits[index];
-    word -= (word >>> 1) & 0x55555555;
-    word = (word & 0x33333333) + ((word >>> 2) & 0x33333333);
-    word = (word + (word >>> 4)) & 0x0f0f0f0f;
-    count += Math.imul(word, 0x01010101) >>> 24;
-  }
+  for (let index = 0; index < bits.length; index++) count += countBits(bits[index]);
   return count;
 }
 

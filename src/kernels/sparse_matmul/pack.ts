@@ -16,6 +16,7 @@
  * `sparse-bitmask` file stores is kept whatever it is.
  * @module
  */
+import { countBits, type RowWords, rowWords } from "../../core/bits.ts";
 import { InputError } from "../../core/errors.ts";
 
 /** Shape of the pieces that are stored or left out: outputs × inputs. */
@@ -125,22 +126,24 @@ export function structureOfBitmask(
   if (!Number.isInteger(panelInputs) || panelInputs < 1 || panelInputs > 65535) {
     throw new InputError(`Cannot pack panels of ${panelInputs} inputs: wanted 1 to 65535`);
   }
-  const { words, stride } = bitmaskWords(rows, depth, bitmask);
+  checkBitmask(bitmask, rows, depth);
+  const { words, stride } = rowWords(bitmask, rows, depth);
   const height = groupRows(pattern);
   const blockRows = blockRowsFor(rows);
-  let nnz = 0;
+  let bits = 0;
   let storedBlocks = 0;
   const blockEntries: number[] = [];
   for (let row = 0; row < rows; row += height) {
     if (row % blockRows === 0) blockEntries.push(storedBlocks);
     const end = Math.min(rows, row + height) * stride;
     for (let first = row * stride; first < (row + 1) * stride; first++) {
-      let any = 0;
-      for (let word = first; word < end; word += stride) {
+      let any = words[first];
+      for (let word = first + stride; word < end; word += stride) {
         any |= words[word];
-        nnz += countBits(words[word]);
+        bits += countBits(words[word]);
       }
       storedBlocks += countBits(any);
+      if (height > 1) bits += countBits(words[first]);
     }
   }
   blockEntries.push(storedBlocks);
@@ -150,7 +153,7 @@ export function structureOfBitmask(
     pattern,
     rows,
     depth,
-    nnz,
+    nnz: height === 1 ? storedBlocks : bits,
     storedBlocks,
     panelInputs,
     blockRows,
@@ -167,104 +170,126 @@ export function structureOfBitmask(
  * there are not as many values as bits.
  */
 export function writePacked(structure: PackedStructure, entries: SparseEntries, target: Uint8Array): void {
-  const { pattern, rows, depth, nnz, storedBlocks, panelInputs, blockRows } = structure;
+  const { pattern, rows, depth, nnz, storedBlocks, byteLength, indicesOffset } = structure;
   if (entries.values.length !== nnz) {
     throw new InputError(`Cannot pack ${entries.values.length} values: the bitmask has ${nnz} bits`);
   }
-  if (target.length !== structure.byteLength) {
-    throw new RangeError(`Cannot pack into ${target.length} bytes: wanted ${structure.byteLength}`);
+  if (target.length !== byteLength) {
+    throw new RangeError(`Cannot pack into ${target.length} bytes: wanted ${byteLength}`);
   }
-  const height = groupRows(pattern);
-  const { words, stride } = bitmaskWords(rows, depth, entries.bitmask);
-  // Values are moved as bits: faster than as numbers, and a NaN keeps its payload.
-  const source = new Int32Array(entries.values.buffer, entries.values.byteOffset, nnz);
-  const values = new Int32Array(target.buffer, target.byteOffset, storedBlocks * height);
-  const indices = new Uint16Array(
-    target.buffer,
-    target.byteOffset + structure.indicesOffset,
-    (target.length - structure.indicesOffset) / 2,
-  );
+  checkBitmask(entries.bitmask, rows, depth);
+  const { buffer, byteOffset } = target;
+  const writer: PackWriter = {
+    ...rowWords(entries.bitmask, rows, depth),
+    structure,
+    // Values are moved as bits: faster than as numbers, and a NaN keeps its payload.
+    source: new Int32Array(entries.values.buffer, entries.values.byteOffset, nnz),
+    values: new Int32Array(buffer, byteOffset, storedBlocks * groupRows(pattern)),
+    indices: new Uint16Array(buffer, byteOffset + indicesOffset, (byteLength - indicesOffset) / 2),
+  };
+  if (pattern === "4x1") writeGroups(writer);
+  else writeRows(writer);
+}
+
+function checkBitmask(bitmask: Uint8Array, rows: number, depth: number): void {
+  const wanted = rows * Math.ceil(depth / 8);
+  if (bitmask.length !== wanted) {
+    throw new InputError(
+      `Cannot pack a bitmask of ${bitmask.length} bytes: ${rows} × ${depth} wants ${wanted}`,
+    );
+  }
+}
+
+/** What the two functions below read and write. */
+interface PackWriter extends RowWords {
+  readonly structure: PackedStructure;
+  readonly source: Int32Array;
+  readonly values: Int32Array;
+  readonly indices: Uint16Array;
+}
+
+/** Where the values of each row begin. */
+function rowStarts(rows: number, { words, stride }: RowWords): Int32Array {
+  const starts = new Int32Array(rows);
+  let next = 0;
+  for (let row = 0; row < rows; row++) {
+    starts[row] = next;
+    for (let word = row * stride; word < (row + 1) * stride; word++) next += countBits(words[word]);
+  }
+  return starts;
+}
+
+/** The bits of a word that belong to inputs [begin, end). */
+function panelMask(word: number, begin: number, end: number): number {
+  const low = begin > 32 * word ? -1 << (begin & 31) : -1;
+  return end < 32 * (word + 1) ? low & ~(-1 << (end & 31)) : low;
+}
+
+function writeRows(writer: PackWriter): void {
+  const { structure: { rows, depth, panelInputs, blockRows }, words, stride, source, values, indices } =
+    writer;
+  const cursors = rowStarts(rows, writer);
   let nextValue = 0;
   let nextIndex = 0;
-  /** Next value of each row of the block; rows after the last have neither bits nor values. */
-  const cursors = new Int32Array(blockRows);
-  let blockBegin = 0;
   for (let block = 0; block < rows; block += blockRows) {
-    const blockEnd = Math.min(rows, block + blockRows);
-    for (let row = block; row < blockEnd; row++) {
-      cursors[row - block] = blockBegin;
-      for (let word = row * stride; word < (row + 1) * stride; word++) blockBegin += countBits(words[word]);
-    }
     for (let panel = 0; panel < depth; panel += panelInputs) {
       const panelEnd = Math.min(depth, panel + panelInputs);
-      const firstWord = panel >> 5;
-      const lastWord = (panelEnd - 1) >> 5;
-      const firstMask = -1 << (panel & 31);
-      const lastMask = -1 >>> (31 - ((panelEnd - 1) & 31));
-      for (let row = block; row < blockEnd; row += height) {
+      for (let row = block; row < Math.min(rows, block + blockRows); row++) {
         const countIndex = nextIndex++;
-        for (let word = firstWord; word <= lastWord; word++) {
-          let mask = -1;
-          if (word === firstWord) mask &= firstMask;
-          if (word === lastWord) mask &= lastMask;
-          const at = row * stride + word;
-          const offset = 32 * word - panel;
-          if (height === 1) {
-            for (let bits = words[at] & mask; bits !== 0; bits &= bits - 1) {
-              indices[nextIndex++] = offset + 31 - Math.clz32(bits & -bits);
-              values[nextValue++] = source[cursors[row - block]++];
-            }
-          } else {
-            const inGroup = blockEnd - row;
-            const row0 = words[at] & mask;
-            const row1 = inGroup > 1 ? words[at + stride] & mask : 0;
-            const row2 = inGroup > 2 ? words[at + 2 * stride] & mask : 0;
-            const row3 = inGroup > 3 ? words[at + 3 * stride] & mask : 0;
-            const first = row - block;
-            for (let bits = row0 | row1 | row2 | row3; bits !== 0; bits &= bits - 1) {
-              const bit = bits & -bits;
-              indices[nextIndex++] = offset + 31 - Math.clz32(bit);
-              values[nextValue++] = (row0 & bit) !== 0 ? source[cursors[first]++] : 0;
-              values[nextValue++] = (row1 & bit) !== 0 ? source[cursors[first + 1]++] : 0;
-              values[nextValue++] = (row2 & bit) !== 0 ? source[cursors[first + 2]++] : 0;
-              values[nextValue++] = (row3 & bit) !== 0 ? source[cursors[first + 3]++] : 0;
-            }
-          }
+        for (let word = panel >> 5; 32 * word < panelEnd; word++) {
+          const offset = 32 * word - panel + 31;
+          let bits = words[row * stride + word] & panelMask(word, panel, panelEnd);
+          for (; bits !== 0; bits &= bits - 1) indices[nextIndex++] = offset - Math.clz32(bits & -bits);
         }
-        indices[countIndex] = nextIndex - countIndex - 1;
+        const count = nextIndex - countIndex - 1;
+        indices[countIndex] = count;
+        for (let i = 0; i < count; i++) values[nextValue + i] = source[cursors[row] + i];
+        cursors[row] += count;
+        nextValue += count;
       }
     }
   }
 }
 
-/** The bits of each row in 32-bit words, `stride` words a row; a view where the bytes allow it. */
-function bitmaskWords(
-  rows: number,
-  depth: number,
-  bitmask: Uint8Array,
-): { words: Int32Array; stride: number } {
-  const rowBytes = Math.ceil(depth / 8);
-  if (bitmask.length !== rows * rowBytes) {
-    throw new InputError(
-      `Cannot pack a bitmask of ${bitmask.length} bytes: ${rows} × ${depth} wants ${rows * rowBytes}`,
-    );
+function writeGroups(writer: PackWriter): void {
+  const { structure: { rows, depth, panelInputs, blockRows }, words, stride, source, values, indices } =
+    writer;
+  // Rows missing from the last group have no bits, so that their cursors do not matter.
+  const cursors = rowStarts(rows, writer);
+  let nextValue = 0;
+  let nextIndex = 0;
+  for (let block = 0; block < rows; block += blockRows) {
+    for (let panel = 0; panel < depth; panel += panelInputs) {
+      const panelEnd = Math.min(depth, panel + panelInputs);
+      for (let row = block; row < Math.min(rows, block + blockRows); row += 4) {
+        const inGroup = rows - row;
+        let [cursor0, cursor1, cursor2, cursor3] = cursors.subarray(row, row + 4);
+        const countIndex = nextIndex++;
+        for (let word = panel >> 5; 32 * word < panelEnd; word++) {
+          const offset = 32 * word - panel + 31;
+          const mask = panelMask(word, panel, panelEnd);
+          const at = row * stride + word;
+          const row0 = words[at] & mask;
+          const row1 = inGroup > 1 ? words[at + stride] & mask : 0;
+          const row2 = inGroup > 2 ? words[at + 2 * stride] & mask : 0;
+          const row3 = inGroup > 3 ? words[at + 3 * stride] & mask : 0;
+          for (let bits = row0 | row1 | row2 | row3; bits !== 0; bits &= bits - 1) {
+            const bit = bits & -bits;
+            indices[nextIndex++] = offset - Math.clz32(bit);
+            values[nextValue++] = (row0 & bit) !== 0 ? source[cursor0++] : 0;
+            values[nextValue++] = (row1 & bit) !== 0 ? source[cursor1++] : 0;
+            values[nextValue++] = (row2 & bit) !== 0 ? source[cursor2++] : 0;
+            values[nextValue++] = (row3 & bit) !== 0 ? source[cursor3++] : 0;
+          }
+        }
+        indices[countIndex] = nextIndex - countIndex - 1;
+        cursors[row] = cursor0;
+        if (inGroup > 1) cursors[row + 1] = cursor1;
+        if (inGroup > 2) cursors[row + 2] = cursor2;
+        if (inGroup > 3) cursors[row + 3] = cursor3;
+      }
+    }
   }
-  const stride = Math.ceil(depth / 32);
-  if (rowBytes === 4 * stride && bitmask.byteOffset % 4 === 0) {
-    return { words: new Int32Array(bitmask.buffer, bitmask.byteOffset, rows * stride), stride };
-  }
-  const padded = new Uint8Array(rows * stride * 4);
-  for (let row = 0; row < rows; row++) {
-    padded.set(bitmask.subarray(row * rowBytes, (row + 1) * rowBytes), row * stride * 4);
-  }
-  return { words: new Int32Array(padded.buffer), stride };
-}
-
-/** Set bits of a word (Warren, "Hacker's Delight", 5-1). */
-function countBits(word: number): number {
-  const pairs = word - (word >>> 1 & 0x55555555);
-  const nibbles = (pairs & 0x33333333) + (pairs >>> 2 & 0x33333333);
-  return Math.imul(nibbles + (nibbles >>> 4) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
 /**
