@@ -215,10 +215,14 @@ export class WorkerPool implements Executor {
    */
   #watch<T>(promise: Promise<T>, pending: () => Iterable<number>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      promise.then(resolve, reject).finally(() => {
+      const end = () => {
         clearInterval(timer);
-        this.#waiting.delete(reject);
-      });
+        this.#waiting.delete(fail);
+      };
+      const fail = (error: Error) => {
+        end();
+        reject(error);
+      };
       // Checks are counted, not hours: a process that was stopped for a while blames nobody.
       const seen = this.#threads.map(() => ({ pulse: -1, checks: 0 }));
       const check = () => {
@@ -233,8 +237,12 @@ export class WorkerPool implements Executor {
         }
       };
       const timer = setInterval(check, this.#silenceMs / pulseChecks);
-      this.#waiting.add(reject);
-      if (this.#failure) reject(this.#failure);
+      this.#waiting.add(fail);
+      promise.then((value) => {
+        end();
+        resolve(value);
+      }, fail);
+      if (this.#failure) fail(this.#failure);
     });
   }
 
