@@ -13,34 +13,19 @@
  * it. `ARCHITECTURE.md` has the picture.
  * @module
  */
-import { finetune as runFinetune, type FinetuneListener, type FinetuneResult } from "./src/finetune/mod.ts";
+import type { ExportOptions, ExportResult } from "./src/export/mod.ts";
+import type { FinetuneListener, FinetuneResult } from "./src/finetune/mod.ts";
 import type { FinetuneSettings } from "./src/finetune/options.ts";
-import {
-  openPipeline,
-  type PipelineOptions,
-  type PipelineTask,
-  type TextClassificationPipeline,
-} from "./src/infer/pipeline.ts";
+import type { PipelineOptions, PipelineTask, TextClassificationPipeline } from "./src/infer/pipeline.ts";
 import { openModel } from "./src/checkpoint/model_folder.ts";
 import type { EncoderSession } from "./src/infer/encoder_session.ts";
 import { Session } from "./src/infer/session.ts";
 import { selectMachine } from "./src/machines/mod.ts";
 import { WorkerPool } from "./workers/pool.ts";
 
-export { InputError, UnsupportedError } from "./src/core/errors.ts";
-export {
-  type ExportedFile,
-  type ExportFormat,
-  exportModel,
-  type ExportOptions,
-  type ExportResult,
-} from "./src/export/mod.ts";
-export {
-  type FinetuneListener,
-  type FinetuneResult,
-  Interrupted,
-  type StepProgress,
-} from "./src/finetune/mod.ts";
+export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
+export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
+export type { FinetuneListener, FinetuneResult, StepProgress } from "./src/finetune/mod.ts";
 export type { Evaluation } from "./src/finetune/metrics.ts";
 export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
 export type { BertConfig } from "./models/config.ts";
@@ -60,6 +45,8 @@ export type {
   TextClassificationPipeline,
 } from "./src/infer/pipeline.ts";
 
+// Stages are imported when they are called: a server that answers needs neither the trainer nor the exporter.
+
 /** How `finetune` reports and is stopped. */
 export interface FinetuneCallbacks {
   /** Hears messages, steps and evaluations. */
@@ -74,11 +61,22 @@ export interface FinetuneCallbacks {
  * @param settings What to train on what; `finetuneDefaults` has the usual values.
  * @throws InputError for bad settings, files or data; nothing existing is lost then.
  */
-export function finetune(
+export async function finetune(
   settings: FinetuneSettings,
   callbacks: FinetuneCallbacks = {},
 ): Promise<FinetuneResult> {
-  return runFinetune(settings, { createExecutor: (options) => WorkerPool.create(options), ...callbacks });
+  const { finetune } = await import("./src/finetune/mod.ts");
+  return await finetune(settings, { createExecutor: (options) => WorkerPool.create(options), ...callbacks });
+}
+
+/**
+ * Writes the deployable folder of a model, all files or none.
+ *
+ * @throws InputError for a bad model, format or output folder.
+ */
+export async function exportModel(options: ExportOptions): Promise<ExportResult> {
+  const { exportModel } = await import("./src/export/mod.ts");
+  return await exportModel(options);
 }
 
 /**
@@ -86,12 +84,13 @@ export function finetune(
  *
  * @throws InputError when the folder holds no usable model.
  */
-export function pipeline(
+export async function pipeline(
   task: PipelineTask,
   model: string,
   options: PipelineOptions = {},
 ): Promise<TextClassificationPipeline> {
-  return openPipeline(task, model, options, (executor) => WorkerPool.create(executor));
+  const { openPipeline } = await import("./src/infer/pipeline.ts");
+  return await openPipeline(task, model, options, (executor) => WorkerPool.create(executor));
 }
 
 /** How `openSession` runs a model. */

@@ -1,5 +1,5 @@
 /**
- * The two kinds of failure a user can meet, and how a command turns them into an exit code.
+ * The kinds of failure a user can meet, and how a command turns them into an exit code.
  *
  * Every message is one line that names what was wrong, the value found and the value wanted.
  * @module
@@ -15,6 +15,12 @@ export class InputError extends Error {
 export class UnsupportedError extends Error {
   /** The class name, so that the error keeps its kind when it crosses a worker boundary. */
   override readonly name = "UnsupportedError";
+}
+
+/** A run was stopped from outside; its state is saved. */
+export class Interrupted extends Error {
+  /** The class name. */
+  override readonly name = "Interrupted";
 }
 
 /** The message of anything that was thrown, on one line. */

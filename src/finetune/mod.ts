@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { saveModel } from "../checkpoint/model_folder.ts";
-import { InputError } from "../core/errors.ts";
+import { InputError, Interrupted } from "../core/errors.ts";
 import { checkOutputFolder } from "../core/files.ts";
 import { type EncodedExample, evaluationBatches, planEpoch, tokenCapacity } from "../data/batches.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
@@ -97,12 +97,6 @@ export interface FinetuneResult {
   readonly out: string;
   /** The deployable folder. */
   readonly exported: ExportResult;
-}
-
-/** The run was stopped from outside; its state is saved. */
-export class Interrupted extends Error {
-  /** The class name. */
-  override readonly name = "Interrupted";
 }
 
 /** Steps in a row whose gradients may be infinite or NaN before the run is given up. */
