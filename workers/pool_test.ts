@@ -161,26 +161,35 @@ async function withWorkersThat(body: string, test: () => Promise<void>): Promise
   }
 }
 
+/** What a worker does when it is asked for something for the second time: the first call is setting it up. */
+const atSecondCall = (deed: string) =>
+  `let calls = 0;
+  addEventListener("message", () => { if (self.name === "lacuna-1" && ++calls === 2) ${deed} });`;
+
 Deno.test("WorkerPool says so when a worker dies, at its start or later, and does not hang", async () => {
   await withWorkersThat(`throw new Error("no memory left")`, async () => {
     await assert.rejects(poolOf(2), /^Error: Cannot run: worker \d died: .*no memory left/);
   });
-  // Control calls arrive as events too: the first is answered, after the second the worker is gone.
-  const dieLater = `let calls = 0;
-    addEventListener("message", () => { if (self.name === "lacuna-1" && ++calls === 2) throw new Error("hit") });`;
-  await withWorkersThat(dieLater, async () => {
-    const pool = await poolOf(2);
-    try {
-      const cell = pool.arena.allocate(64, "cell");
-      const call = callKernel(accumulate, { source: cell, target: cell });
-      const plan = planOf([{ name: "one", calls: [[call], [call]] }], 2);
-      const attempt = async () => await pool.run(await prepare(pool, plan));
-      await assert.rejects(attempt(), /^Error: Cannot run: worker 1 died: .*hit/);
-      await assert.rejects(attempt(), /worker 1 died/);
-    } finally {
-      await pool.dispose();
-    }
-  });
+  const cases = [[`throw new Error("hit")`, /worker 1 died: .*hit/], [
+    "close()",
+    /worker 1 died: no sign of life/,
+  ]];
+  for (const [deed, message] of cases as [string, RegExp][]) {
+    await withWorkersThat(atSecondCall(deed), async () => {
+      const arena = new Arena(1 << 16);
+      const pool = await WorkerPool.create({ machine: selectMachine(), threads: 2, arena, silenceMs: 500 });
+      try {
+        const cell = pool.arena.allocate(64, "cell");
+        const call = callKernel(accumulate, { source: cell, target: cell });
+        const plan = planOf([{ name: "one", calls: [[call], [call]] }], 2);
+        const attempt = async () => await pool.run(await prepare(pool, plan));
+        await assert.rejects(attempt(), message);
+        await assert.rejects(attempt(), message, "the pool stays failed");
+      } finally {
+        await pool.dispose();
+      }
+    });
+  }
 });
 
 Deno.test("WorkerPool refuses to run after dispose", async () => {
