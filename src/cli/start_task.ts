@@ -16,6 +16,8 @@ export interface TaskOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Whether standard input can be written to; else it is empty. */
   readonly stdin?: "piped" | "null";
+  /** A program with arguments that starts the command given after them: a shell that sets limits. */
+  readonly launcher?: readonly string[];
 }
 
 /** What a task did. */
@@ -31,8 +33,10 @@ export function startTask(name: string, args: readonly string[], options: TaskOp
   const { tasks } = JSON.parse(Deno.readTextFileSync(configuration));
   const [, run, ...words] = (tasks[name].command as string).split(" ");
   const script = words.pop()!;
-  return new Deno.Command(Deno.execPath(), {
-    args: [run, "--no-prompt", "--config", configuration, ...words, join(root, script), ...args],
+  const command = [run, "--no-prompt", "--config", configuration, ...words, join(root, script), ...args];
+  const [program, ...programArgs] = [...options.launcher ?? [], Deno.execPath(), ...command];
+  return new Deno.Command(program, {
+    args: programArgs,
     cwd: options.cwd,
     env: { NO_COLOR: "1", ...options.env },
     stdin: options.stdin ?? "null",

@@ -1,9 +1,9 @@
 /** Stopped at any moment, politely or not, or by a full disk: a resumed run comes to the same bytes. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { finetune, InputError, Interrupted } from "../../mod.ts";
+import { runTask, startTask } from "../cli/start_task.ts";
 import { exists } from "../core/files.ts";
 import type { FinetuneSettings } from "./options.ts";
 import { TinyFolder } from "./tiny_run.ts";
@@ -65,33 +65,11 @@ Deno.test("finetune resumed after its end writes the same model again", async ()
   assert.deepEqual(again.denseEvaluation, first.denseEvaluation);
 });
 
-const command = fileURLToPath(new URL("../cli/finetune.ts", import.meta.url));
-const configuration = fileURLToPath(new URL("../../deno.json", import.meta.url));
-
-/** The command for the tiny run, behind a shell if there are arguments for one. It works in the folder, so that its
- *  note of the last model stays there too. */
-function commandFor(folder: TinyFolder, flags: string[], shell: string[] = []): Deno.Command {
+/** The flags of the command for the settings of the tiny run. */
+function flagsOf(folder: TinyFolder): string[] {
   const { init, train, evaluation } = folder.settings();
-  const deno = ["run", "-A", "--no-check", "--config", configuration, command];
-  const run = [
-    "--init",
-    init!,
-    "--train",
-    train!,
-    "--eval",
-    evaluation!,
-    "--max-length",
-    "24",
-    "--batch-size",
-  ];
-  const args = [...deno, ...run, "16", "--learning-rate", "1e-2", "--threads", "2", ...flags];
-  return new Deno.Command(shell.length > 0 ? "sh" : Deno.execPath(), {
-    args: shell.length > 0 ? [...shell, Deno.execPath(), ...args] : args,
-    cwd: folder.path,
-    stdout: "null",
-    stderr: "piped",
-    env: { NO_COLOR: "1" },
-  });
+  const files = ["--init", init!, "--train", train!, "--eval", evaluation!];
+  return [...files, "--max-length", "24", "--batch-size", "16", "--learning-rate", "1e-2", "--threads", "2"];
 }
 
 Deno.test("finetune killed at random moments resumes to the same bytes as a run left alone", async () => {
@@ -102,10 +80,10 @@ Deno.test("finetune killed at random moments resumes to the same bytes as a run 
   const durationMs = performance.now() - begin;
   const expected = resultOf(folder, out);
 
-  const flags = ["--epochs", String(epochs), "--save-steps", "3", "--out", folder.at("killed")];
+  const run = [...flagsOf(folder), "--epochs", String(epochs), "--save-steps", "3", "--out", "killed"];
   let kills = 0;
   for (let sitting = 0; sitting < 4; sitting++) {
-    const child = commandFor(folder, sitting > 0 ? [...flags, "--resume"] : flags).spawn();
+    const child = startTask("finetune", sitting > 0 ? [...run, "--resume"] : run, { cwd: folder.path });
     // Steps and saves are going on once progress is printed; the moment after it is left to chance.
     const stderr = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
@@ -120,13 +98,13 @@ Deno.test("finetune killed at random moments resumes to the same bytes as a run 
       // It was faster than the kill.
     }
     const { signal, code } = await child.status;
-    await stderr.cancel();
+    await Promise.all([stderr.cancel(), child.stdout.cancel()]);
     if (signal === "SIGKILL") kills++;
     else assert.equal(code, 0, text);
   }
   assert.ok(kills >= 2, `only ${kills} of 4 kills came in time`);
-  const { code, stderr } = await commandFor(folder, [...flags, "--resume"]).output();
-  assert.equal(code, 0, new TextDecoder().decode(stderr));
+  const { code, errors } = await runTask("finetune", [...run, "--resume"], { cwd: folder.path });
+  assert.equal(code, 0, errors.join("\n"));
   assert.deepEqual(
     resultOf(folder, folder.at("killed")).filter(([name]) => !/(^|\/)\..*\.tmp$/.test(name)),
     expected,
@@ -197,15 +175,14 @@ Deno.test({
     await using folder = await TinyFolder.create();
     await interruptAt(folder.settings({ isa: "wasm" }), 3);
     const before = folder.snapshot(folder.at("out"));
-    // Blocks of 512 or 1024 bytes, by shell: either way less than the state has.
-    const shell = ["-c", `trap '' XFSZ; ulimit -f 32; exec "$@"`, "sh"];
-    // WebAssembly, as native code takes a file, too.
-    const flags = ["--epochs", "4", "--out", folder.at("out"), "--resume", "--isa", "wasm"];
-    const { code, stderr } = await commandFor(folder, flags, shell).output();
-    const lines = new TextDecoder().decode(stderr).trim().split("\n");
-    assert.equal(code, 2, lines.join("\n"));
+    // Blocks of 512 or 1024 bytes, by shell: either way less than the state has. WebAssembly, as native code takes a
+    // file, too.
+    const launcher = ["sh", "-c", `trap '' XFSZ; ulimit -f 32; exec "$@"`, "sh"];
+    const run = [...flagsOf(folder), "--epochs", "4", "--out", folder.at("out"), "--resume", "--isa", "wasm"];
+    const { code, errors } = await runTask("finetune", run, { cwd: folder.path, launcher });
+    assert.equal(code, 2, errors.join("\n"));
     assert.match(
-      lines.at(-1)!,
+      errors.at(-1)!,
       /^lacuna finetune: Cannot write .*\.safetensors: (the file is larger than this system allows|File too large)$/,
     );
     assert.deepEqual(folder.snapshot(folder.at("out")), before);
