@@ -1,264 +1,182 @@
 /**
- * An inference session: one model in an arena, its zeros left out, and a plan per size of batch.
+ * An inference session: one model in an arena, its zeros left out, and lanes that answer with it.
  *
- * Weights exist once whatever the number of workers. A call with more tokens than `maximumTokens` is cut into runs;
- * concurrent calls queue up.
+ * Weights exist once whatever the number of threads. In `latency` mode there is one lane: all threads share each run.
+ * In `throughput` mode every thread is a lane of its own: as many runs at once, none of which waits at a barrier.
+ * Calls that wait for a lane are put together in one run (`batch_queue.ts`), long ones are cut. Neither changes an
+ * answer by a bit: a kernel treats each token alike wherever it lies, and attention each sequence.
  * @module
  */
-import { bertInputs, buildBert } from "../../models/bert.ts";
 import type { BertConfig } from "../../models/config.ts";
-import type { EncoderSession, SessionInput } from "./encoder_session.ts";
 import type { Model } from "../checkpoint/model_folder.ts";
-import { packBatch } from "../data/batches.ts";
-import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts";
-import type { Target } from "../graph/operation.ts";
-import { tiledIndex } from "../graph/layout.ts";
-import type { Machine } from "../machines/machine.ts";
+import { chooseThreads, type ThreadChoice } from "../core/cores.ts";
+import { InputError } from "../core/errors.ts";
+import { assembleOnce, type Machine } from "../machines/mod.ts";
 import { type Allocator, Arena, ArenaSize } from "../plan/arena.ts";
-import { checkThreads, type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
-import { alignUp } from "../plan/memory.ts";
-import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
-import { type Program, programBytes } from "../plan/program.ts";
+import { checkThreads, type Executor, type ExecutorFactory } from "../plan/executor.ts";
+import type { Plan } from "../plan/plan.ts";
+import { BatchQueue } from "./batch_queue.ts";
+import type { EncoderSession, SessionInput, SessionMode } from "./encoder_session.ts";
+import { Lane, type LaneModel, laneNeeds, maximumSequences, reserveLane, sizeOfRun } from "./lane.ts";
 import { type LayerChoice, type SurveyedWeights, surveyWeights } from "./weights.ts";
 
 /** How to open a session. */
 export interface SessionOptions {
   readonly machine: Machine;
-  readonly threads: number;
+  /** Default: one for each core this process may use. */
+  readonly threads?: number;
+  /** What the threads are for; default `latency`. */
+  readonly mode?: SessionMode;
   readonly createExecutor: ExecutorFactory;
-  /** Most tokens in one run; default 2048. Longer calls are cut. At least the model's positions. */
+  /** Most tokens in one run; default 2048, or 512 in `throughput` mode. At least the model's positions. */
   readonly maximumTokens?: number;
   /** Run every layer dense, for comparison. */
   readonly dense?: boolean;
 }
 
-/** Most sequences in one run. */
-const maximumSequences = 256;
+/** One core gains nothing from larger runs, and every lane has its own activations. */
+const defaultTokens = { latency: 2048, throughput: 512 } as const;
 
-/** Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ. */
-const maximumPrograms = 128;
+/** Settings of a session, all given. */
+interface Settings {
+  readonly mode: SessionMode;
+  readonly threads: ThreadChoice;
+  readonly maximumTokens: number;
+}
 
 /** A model ready to answer. Make it with `Session.open`; end it with `dispose`. */
 export class Session implements EncoderSession {
   readonly config: BertConfig;
-  /** How each prunable layer runs, and why. */
   readonly layers: readonly LayerChoice[];
+  readonly mode: SessionMode;
   readonly threads: number;
+  readonly threadsReason: string;
+  readonly pinned: boolean;
   readonly isa: string;
-  /** Bytes of the arena: weights, activations, programs. */
   readonly arenaBytes: number;
-  /** Bytes of the weights as the kernels read them. */
   readonly weightBytes: number;
-  readonly #executor: Executor;
-  readonly #weights: SurveyedWeights;
-  readonly #addresses: SessionAddresses;
-  readonly #maximumTokens: number;
-  readonly #programs = new Map<string, Promise<ReadyRun>>();
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #lanes: readonly Lane[];
+  readonly #queue: BatchQueue<SessionInput, Float32Array>;
 
   private constructor(
-    config: BertConfig,
-    options: SessionOptions,
-    executor: Executor,
-    weights: SurveyedWeights,
-    addresses: SessionAddresses,
-    maximumTokens: number,
+    { config, weights }: LaneModel,
+    { mode, threads, maximumTokens }: Settings,
+    executors: readonly Executor[],
+    lanes: readonly Lane[],
   ) {
+    const [{ machine, arena }] = executors;
     this.config = config;
     this.layers = weights.layers;
-    this.threads = options.threads;
-    this.isa = options.machine.isa;
-    this.arenaBytes = executor.arena.byteLength;
+    this.mode = mode;
+    this.threads = threads.count;
+    this.threadsReason = threads.reason;
+    this.pinned = executors.every(({ pinned }) => pinned);
+    this.isa = machine.isa;
+    this.arenaBytes = arena.byteLength;
     this.weightBytes = weights.totalBytes;
-    this.#executor = executor;
-    this.#weights = weights;
-    this.#addresses = addresses;
-    this.#maximumTokens = maximumTokens;
+    this.#lanes = lanes;
+    this.#queue = new BatchQueue({
+      lanes: lanes.length,
+      maximumCost: maximumTokens,
+      maximumItems: maximumSequences,
+      cost: ({ ids }) => ids.length,
+      run: (lane, inputs) => lanes[lane].run(inputs),
+    });
   }
 
-  /** Loads and packs the weights and starts the workers. */
+  /** Loads and packs the weights and starts the workers. Throws `InputError` for options that cannot be. */
   static async open(model: Model, options: SessionOptions): Promise<Session> {
     const { config } = model;
-    checkThreads(options.threads);
-    const maximumTokens = Math.max(options.maximumTokens ?? 2048, config.maximumPositions);
+    const settings = settingsOf(config, options);
+    const { mode, threads: { count } } = settings;
+    const [laneCount, workers] = mode === "latency" ? [1, count] : [count, 1];
+    // All lanes lie in one arena, so they can link the same code.
+    const machine = assembleOnce(options.machine);
     const weights = await surveyWeights(model, { dense: options.dense ?? false });
-    const largest = sizeOfRun(maximumTokens, maximumSequences, options);
+
     const size = new ArenaSize();
-    const plan = planRun(config, weights, largest, makeAddresses(weights, largest, 0, size));
-    size.allocate(planBytes(plan), "activations");
-    for (let count = 0; count < maximumPrograms; count++) size.allocate(programBytes(plan), "program");
+    const largest = sizeOfRun(settings.maximumTokens, maximumSequences, { machine, workers });
+    const needs = laneNeeds({ config, weights, addresses: weights.place(size) }, largest);
+    const placeLanes = (allocator: Allocator) =>
+      Array.from({ length: laneCount }, () => reserveLane(needs, allocator));
+    placeLanes(size).forEach(() => size.allocate(needs.programBytes, "programs"));
 
     const arena = new Arena(size.byteLength);
-    const addresses = makeAddresses(weights, largest, planBytes(plan), arena);
-    const { machine, threads } = options;
-    const [started, written] = await Promise.allSettled([
-      options.createExecutor({ machine, threads, arena }),
-      weights.write(arena, addresses.weights),
-    ]);
-    if (started.status === "rejected") throw started.reason;
-    const executor = started.value;
-    if (written.status === "rejected") {
-      await executor.dispose();
-      throw written.reason;
-    }
-    return new Session(config, options, executor, weights, addresses, maximumTokens);
+    const laneModel: LaneModel = { config, weights, addresses: weights.place(arena) };
+    const memories = placeLanes(arena);
+    const executors = await startAndFill(
+      laneModel,
+      arena,
+      () => memories.map(() => options.createExecutor({ machine, threads: workers, arena })),
+    );
+    const lanes = memories.map((memory, index) => new Lane(laneModel, executors[index], memory));
+    return new Session(laneModel, settings, executors, lanes);
   }
 
-  /** Logits of each input, in order: one array of `config.labels.length` numbers a text. */
-  logits(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
-    const result = this.#queue.then(() => this.#runAll(inputs));
-    this.#queue = result.catch(() => {});
-    return result;
+  async logits(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
+    inputs.forEach((input, index) => checkInput(input, index, this.config));
+    return await this.#queue.submit(inputs);
   }
 
   /** The plan of a run of that size, for `describePlan`. */
   plan(tokens: number, sequences: number): Plan {
-    const size = sizeOfRun(tokens, sequences, { machine: this.#executor.machine, threads: this.threads });
-    return planRun(this.config, this.#weights, size, this.#addresses);
+    return this.#lanes[0].plan(tokens, sequences);
   }
 
-  /** Ends the workers and frees the arena. */
   async dispose(): Promise<void> {
-    await this.#queue;
-    await this.#executor.dispose();
+    await this.#queue.close();
+    await Promise.all(this.#lanes.map((lane) => lane.dispose()));
   }
+}
 
-  async #runAll(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
-    const results: Float32Array[] = [];
-    let begin = 0;
-    while (begin < inputs.length) {
-      let tokens = 0;
-      let end = begin;
-      while (end < inputs.length && end - begin < maximumSequences) {
-        const length = inputs[end].ids.length;
-        if (end > begin && tokens + length > this.#maximumTokens) break;
-        tokens += length;
-        end++;
-      }
-      results.push(...await this.#run(inputs.slice(begin, end), tokens));
-      begin = end;
-    }
-    return results;
+function settingsOf({ maximumPositions }: BertConfig, options: SessionOptions): Settings {
+  const { mode = "latency" } = options;
+  if (!(mode in defaultTokens)) throw new InputError(`mode is ${mode}: wanted latency or throughput`);
+  const threads = chooseThreads(options.threads);
+  checkThreads(threads.count);
+  return {
+    mode,
+    threads,
+    maximumTokens: Math.max(options.maximumTokens ?? defaultTokens[mode], maximumPositions),
+  };
+}
+
+/** Starts executors while the weights are written. When anything fails, whatever was started is stopped. */
+async function startAndFill(
+  { weights, addresses }: { weights: SurveyedWeights; addresses: ReadonlyMap<string, number> },
+  arena: Arena,
+  start: () => Promise<Executor>[],
+): Promise<Executor[]> {
+  const [started, [written]] = await Promise.all([
+    Promise.allSettled(start()),
+    Promise.allSettled([weights.write(arena, addresses)]),
+  ]);
+  const executors = started.flatMap((each) => each.status === "fulfilled" ? [each.value] : []);
+  const failed = [...started, written].find((each) => each.status === "rejected");
+  if (!failed) return executors;
+  await Promise.all(executors.map((executor) => executor.dispose()));
+  throw failed.reason;
+}
+
+/** Kernels trust their indices, so that a bad one would read other memory. */
+function checkInput({ ids, typeIds }: SessionInput, text: number, config: BertConfig): void {
+  const { maximumPositions, vocabularySize, typeVocabularySize } = config;
+  const tokens = ids.length;
+  if (tokens < 1 || tokens > maximumPositions) {
+    throw new InputError(`text ${text} has ${tokens} tokens: wanted 1 to ${maximumPositions}`);
   }
-
-  async #run(inputs: readonly SessionInput[], tokens: number): Promise<Float32Array[]> {
-    const { arena, machine } = this.#executor;
-    const size = sizeOfRun(tokens, inputs.length, { machine, threads: this.threads });
-    const key = `${size.columns} ${size.sequences} ${size.target.tile}`;
-    let ready = this.#programs.get(key);
-    if (!ready) {
-      const plan = planRun(this.config, this.#weights, size, this.#addresses);
-      const logits = plan.outputs.get("logits")!.address;
-      ready = prepare(this.#executor, plan).then((program) => ({ program, logits }));
-      this.#programs.set(key, ready);
-    }
-    const { program, logits } = await ready;
-    const at = this.#addresses;
-    packBatch(inputs.map(({ ids, typeIds }) => ({ ids, typeIds, label: -1 })), {
-      tokenIds: arena.int32(at.inputs.tokenIds, size.columns),
-      positionIds: arena.int32(at.inputs.positionIds, size.columns),
-      typeIds: arena.int32(at.inputs.typeIds, size.columns),
-      offsets: arena.int32(at.inputs.offsets, size.sequences + 1),
-      firstTokens: arena.int32(at.inputs.firstTokens, size.sequences),
-      labels: arena.int32(at.inputs.labels, size.sequences),
-    });
-    await this.#executor.run(program);
-    const classes = this.config.labels.length;
-    const { tile } = size.target;
-    const tiled = arena.float32(logits, classes * size.sequences);
-    return inputs.map((_, column) =>
-      Float32Array.from({ length: classes }, (_, k) => tiled[tiledIndex(k, column, classes, tile)])
+  if (typeIds.length !== tokens) {
+    throw new InputError(
+      `text ${text} has ${typeIds.length} type ids: wanted one for each of ${tokens} tokens`,
     );
   }
-}
-
-interface ReadyRun {
-  readonly program: Program;
-  /** Address of the tiled [classes, sequences] result. */
-  readonly logits: number;
-}
-
-interface RunSize {
-  readonly columns: number;
-  readonly sequences: number;
-  readonly target: Target;
-}
-
-interface SessionAddresses {
-  readonly weights: ReadonlyMap<string, number>;
-  readonly inputs: Readonly<Record<keyof typeof bertInputs, number>>;
-  readonly activations: number;
-}
-
-/** Capacity for that many tokens and sequences, rounded so that there are few different plans. */
-function sizeOfRun(
-  tokens: number,
-  sequences: number,
-  { machine, threads }: { machine: Machine; threads: number },
-): RunSize {
-  const { lanes, vectorRegisters } = machine;
-  // A power of two, so that sparse kernels turn an input's number into an address with a shift.
-  const tile = Math.min(usualTile(lanes), powerOfTwo(alignUp(tokens, lanes)));
-  const grain = tokens <= 8 * tile ? tile : 4 * tile;
-  const target: Target = { lanes, vectorRegisters, tile, workers: threads };
-  const sequenceTiles = powerOfTwo(Math.ceil(sequences / tile));
-  return { columns: alignUp(tokens, grain), sequences: sequenceTiles * tile, target };
-}
-
-/** The least power of two that is not less. */
-function powerOfTwo(value: number): number {
-  return 2 ** Math.ceil(Math.log2(value));
-}
-
-function inputSizes({ columns, sequences }: RunSize): Record<keyof typeof bertInputs, number> {
-  return {
-    tokenIds: columns * 4,
-    positionIds: columns * 4,
-    typeIds: columns * 4,
-    offsets: (sequences + 1) * 4,
-    firstTokens: sequences * 4,
-    labels: sequences * 4,
-    seed: 8,
-  };
-}
-
-function makeAddresses(
-  weights: SurveyedWeights,
-  largest: RunSize,
-  activationBytes: number,
-  arena: Allocator,
-): SessionAddresses {
-  return {
-    weights: weights.place(arena),
-    inputs: Object.fromEntries(
-      Object.entries(inputSizes(largest)).map(([name, bytes]) => [name, arena.allocate(bytes, name)]),
-    ) as SessionAddresses["inputs"],
-    activations: arena.allocate(activationBytes, "activations"),
-  };
-}
-
-function planRun(
-  config: BertConfig,
-  weights: SurveyedWeights,
-  { columns, sequences, target }: RunSize,
-  addresses: SessionAddresses,
-): Plan {
-  const graph = new Graph();
-  buildBert(graph, config, { columns, sequences, mode: "infer", sparse: weights.structures });
-  const bindings = new Map<Value, number>();
-  for (const [name, value] of graph.parameters) {
-    checkBytes(name, value.type, weights);
-    bindings.set(value, addresses.weights.get(name)!);
+  for (let token = 0; token < tokens; token++) {
+    checkId("token", ids[token], vocabularySize, text, token);
+    checkId("type", typeIds[token], typeVocabularySize, text, token);
   }
-  for (const [name, value] of graph.inputs) {
-    bindings.set(value, addresses.inputs[name as keyof typeof bertInputs]);
-  }
-  return planGraph(graph, { target, bindings, base: addresses.activations });
 }
 
-function checkBytes(name: string, type: ValueType, weights: SurveyedWeights): void {
-  const found = weights.byteLengths.get(name);
-  if (found !== byteLength(type)) {
-    throw new RangeError(`Cannot plan ${name}: it has ${found ?? "no"} bytes, wanted ${byteLength(type)}`);
-  }
+function checkId(kind: string, id: number, count: number, text: number, token: number): void {
+  if (id >= 0 && id < count) return;
+  throw new InputError(`${kind} id ${token} of text ${text} is ${id}: wanted 0 to ${count - 1}`);
 }

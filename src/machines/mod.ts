@@ -43,3 +43,19 @@ export function selectMachine(isa?: string): Machine {
 export function linkImage(image: CodeImage, memory: WebAssembly.Memory): readonly LinkedKernel[] {
   return image.kind === "wasm" ? linkWasm(image, memory) : linkNative(image, memory);
 }
+
+/**
+ * A machine that assembles each set of kernels once: for executors on one arena, which can all link the same image.
+ */
+export function assembleOnce(machine: Machine): Machine {
+  const images = new Map<string, CodeImage>();
+  return {
+    ...machine,
+    assemble(kernels) {
+      const key = kernels.map((kernel) => kernel.key).join("\n");
+      let image = images.get(key);
+      if (!image) images.set(key, image = machine.assemble(kernels));
+      return image;
+    },
+  };
+}

@@ -1,0 +1,192 @@
+/**
+ * A lane answers one batch at a time: an executor, memory for inputs and activations, and a program per size of batch.
+ *
+ * A session has one lane that all threads share, or one lane for each thread. Weights are common to all.
+ * @module
+ */
+import { bertInputs, buildBert } from "../../models/bert.ts";
+import type { BertConfig } from "../../models/config.ts";
+import { packBatch } from "../data/batches.ts";
+import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts";
+import { tiledIndex } from "../graph/layout.ts";
+import type { Target } from "../graph/operation.ts";
+import type { Machine } from "../machines/machine.ts";
+import type { Allocator } from "../plan/arena.ts";
+import { type Executor, prepare } from "../plan/executor.ts";
+import { alignUp } from "../plan/memory.ts";
+import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
+import { type Program, programBytes } from "../plan/program.ts";
+import type { SessionInput } from "./encoder_session.ts";
+import type { SurveyedWeights } from "./weights.ts";
+
+/** Most sequences in one run. */
+export const maximumSequences = 256;
+
+/** Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ. */
+const maximumPrograms = 128;
+
+/** The model as all lanes of a session see it. */
+export interface LaneModel {
+  readonly config: BertConfig;
+  readonly weights: SurveyedWeights;
+  /** Addresses of the weights, by checkpoint name. */
+  readonly addresses: ReadonlyMap<string, number>;
+}
+
+/** Capacity of a run, and for which machine and workers it is planned. */
+export interface RunSize {
+  readonly columns: number;
+  readonly sequences: number;
+  readonly target: Target;
+}
+
+/** A lane's own memory. */
+export interface LaneMemory {
+  readonly inputs: Readonly<Record<keyof typeof bertInputs, number>>;
+  readonly activations: number;
+}
+
+/** Capacity for that many tokens and sequences, rounded so that there are few different plans. */
+export function sizeOfRun(
+  tokens: number,
+  sequences: number,
+  { machine, workers }: { readonly machine: Machine; readonly workers: number },
+): RunSize {
+  const { lanes, vectorRegisters } = machine;
+  // A power of two, so that sparse kernels turn an input's number into an address with a shift.
+  const tile = Math.min(usualTile(lanes), powerOfTwo(alignUp(tokens, lanes)));
+  const grain = tokens <= 8 * tile ? tile : 4 * tile;
+  const target: Target = { lanes, vectorRegisters, tile, workers };
+  const sequenceTiles = powerOfTwo(Math.ceil(sequences / tile));
+  return { columns: alignUp(tokens, grain), sequences: sequenceTiles * tile, target };
+}
+
+/** The least power of two that is not less. */
+function powerOfTwo(value: number): number {
+  return 2 ** Math.ceil(Math.log2(value));
+}
+
+/** What a lane takes of the arena. */
+export interface LaneNeeds {
+  readonly largest: RunSize;
+  readonly activationBytes: number;
+  /** All programs it may make; they are allocated as they are made. */
+  readonly programBytes: number;
+}
+
+/** The memory of a lane whose runs are up to that large. Planning is pure, so a plan at made-up addresses tells. */
+export function laneNeeds(model: LaneModel, largest: RunSize): LaneNeeds {
+  const inputs = Object.fromEntries(Object.keys(bertInputs).map((name) => [name, 0])) as LaneMemory["inputs"];
+  const plan = planRun(model, largest, { inputs, activations: 0 });
+  return {
+    largest,
+    activationBytes: planBytes(plan),
+    programBytes: maximumPrograms * alignUp(programBytes(plan)),
+  };
+}
+
+/** Takes memory for inputs and activations. */
+export function reserveLane({ largest, activationBytes }: LaneNeeds, allocator: Allocator): LaneMemory {
+  const { columns, sequences } = largest;
+  const words = (length: number, name: string) => allocator.allocate(length * 4, name);
+  return {
+    inputs: {
+      tokenIds: words(columns, "token ids"),
+      positionIds: words(columns, "position ids"),
+      typeIds: words(columns, "type ids"),
+      offsets: words(sequences + 1, "offsets"),
+      firstTokens: words(sequences, "first tokens"),
+      labels: words(sequences, "labels"),
+      seed: words(2, "seed"),
+    },
+    activations: allocator.allocate(activationBytes, "activations"),
+  };
+}
+
+/** A program with the address of its tiled [classes, sequences] result. */
+interface ReadyRun {
+  readonly program: Program;
+  readonly logits: number;
+}
+
+/** An executor with what it needs to answer batches of one model. */
+export class Lane {
+  readonly #model: LaneModel;
+  readonly #executor: Executor;
+  readonly #memory: LaneMemory;
+  readonly #programs = new Map<string, Promise<ReadyRun>>();
+
+  constructor(model: LaneModel, executor: Executor, memory: LaneMemory) {
+    this.#model = model;
+    this.#executor = executor;
+    this.#memory = memory;
+  }
+
+  /** The plan of a run of that size. */
+  plan(tokens: number, sequences: number): Plan {
+    return planRun(this.#model, sizeOfRun(tokens, sequences, this.#executor), this.#memory);
+  }
+
+  /** Logits of each input. To be called when the call before is answered. */
+  async run(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
+    const { arena } = this.#executor;
+    const tokens = inputs.reduce((sum, { ids }) => sum + ids.length, 0);
+    const size = sizeOfRun(tokens, inputs.length, this.#executor);
+    const { program, logits } = await this.#programOf(size);
+    const at = this.#memory.inputs;
+    packBatch(inputs.map(({ ids, typeIds }) => ({ ids, typeIds, label: -1 })), {
+      tokenIds: arena.int32(at.tokenIds, size.columns),
+      positionIds: arena.int32(at.positionIds, size.columns),
+      typeIds: arena.int32(at.typeIds, size.columns),
+      offsets: arena.int32(at.offsets, size.sequences + 1),
+      firstTokens: arena.int32(at.firstTokens, size.sequences),
+      labels: arena.int32(at.labels, size.sequences),
+    });
+    await this.#executor.run(program);
+    const classes = this.#model.config.labels.length;
+    const { tile } = size.target;
+    const tiled = arena.float32(logits, classes * size.sequences);
+    return inputs.map((_, column) =>
+      Float32Array.from({ length: classes }, (_, k) => tiled[tiledIndex(k, column, classes, tile)])
+    );
+  }
+
+  /** Ends the workers. */
+  dispose(): Promise<void> {
+    return this.#executor.dispose();
+  }
+
+  #programOf(size: RunSize): Promise<ReadyRun> {
+    const key = `${size.columns} ${size.sequences} ${size.target.tile}`;
+    let ready = this.#programs.get(key);
+    if (!ready) {
+      const plan = planRun(this.#model, size, this.#memory);
+      const logits = plan.outputs.get("logits")!.address;
+      ready = prepare(this.#executor, plan).then((program) => ({ program, logits }));
+      this.#programs.set(key, ready);
+    }
+    return ready;
+  }
+}
+
+function planRun(model: LaneModel, { columns, sequences, target }: RunSize, memory: LaneMemory): Plan {
+  const { config, weights, addresses } = model;
+  const graph = new Graph();
+  buildBert(graph, config, { columns, sequences, mode: "infer", sparse: weights.structures });
+  const bindings = new Map<Value, number>();
+  for (const [name, value] of graph.parameters) {
+    checkBytes(name, value.type, weights);
+    bindings.set(value, addresses.get(name)!);
+  }
+  for (const [name, value] of graph.inputs) {
+    bindings.set(value, memory.inputs[name as keyof typeof bertInputs]);
+  }
+  return planGraph(graph, { target, bindings, base: memory.activations });
+}
+
+function checkBytes(name: string, type: ValueType, weights: SurveyedWeights): void {
+  const found = weights.byteLengths.get(name);
+  if (found !== byteLength(type)) {
+    throw new RangeError(`Cannot plan ${name}: it has ${found ?? "no"} bytes, wanted ${byteLength(type)}`);
+  }
+}
