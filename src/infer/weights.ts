@@ -17,10 +17,15 @@ import { isPrunable } from "../pruning/sparsity.ts";
 
 /** How one linear layer runs. */
 export interface LayerChoice {
+  /** Checkpoint name of the weight. */
   readonly name: string;
+  /** Outputs. */
   readonly rows: number;
+  /** Inputs. */
   readonly columns: number;
+  /** Share of zeros. */
   readonly sparsity: number;
+  /** What multiplies by it. */
   readonly kernel: "dense" | "unstructured" | "4x1";
   /** Why. */
   readonly reason: string;
