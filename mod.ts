@@ -18,10 +18,10 @@ import type { FinetuneListener, FinetuneResult } from "./src/finetune/mod.ts";
 import type { FinetuneSettings } from "./src/finetune/options.ts";
 import type { PipelineOptions, PipelineTask, TextClassificationPipeline } from "./src/infer/pipeline.ts";
 import { openModel } from "./src/checkpoint/model_folder.ts";
-import type { EncoderSession } from "./src/infer/encoder_session.ts";
+import type { EncoderSession, SessionMode } from "./src/infer/encoder_session.ts";
 import { Session } from "./src/infer/session.ts";
 import { selectMachine } from "./src/machines/mod.ts";
-import { WorkerPool } from "./workers/pool.ts";
+import { poolFactory } from "./workers/pool.ts";
 
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
 export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
@@ -30,7 +30,7 @@ export type { Evaluation } from "./src/finetune/metrics.ts";
 export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
 export type { BertConfig } from "./models/config.ts";
 export type { Encoding, Tokenizer } from "./src/data/tokenizer.ts";
-export type { EncoderSession, SessionInput } from "./src/infer/encoder_session.ts";
+export type { EncoderSession, SessionInput, SessionMode } from "./src/infer/encoder_session.ts";
 export type { LayerChoice } from "./src/infer/weights.ts";
 export type { PruningScope } from "./src/pruning/method.ts";
 export type { Pattern } from "./src/pruning/pattern.ts";
@@ -66,7 +66,7 @@ export async function finetune(
   callbacks: FinetuneCallbacks = {},
 ): Promise<FinetuneResult> {
   const { finetune } = await import("./src/finetune/mod.ts");
-  return await finetune(settings, { createExecutor: (options) => WorkerPool.create(options), ...callbacks });
+  return await finetune(settings, { createExecutor: poolFactory(), ...callbacks });
 }
 
 /**
@@ -90,17 +90,21 @@ export async function pipeline(
   options: PipelineOptions = {},
 ): Promise<TextClassificationPipeline> {
   const { openPipeline } = await import("./src/infer/pipeline.ts");
-  return await openPipeline(task, model, options, (executor) => WorkerPool.create(executor));
+  return await openPipeline(task, model, options, poolFactory(options));
 }
 
 /** How `openSession` runs a model. */
 export interface OpenSessionOptions {
-  /** Most tokens in one run; longer calls are cut. At least the model's positions. */
+  /** Most tokens in one run, default 2048 (512 for `throughput`); longer calls are cut. At least the model's positions. */
   readonly maximumTokens?: number;
   /** Run every layer with the dense kernels, for comparison. */
   readonly dense?: boolean;
-  /** Worker threads; default: all cores. */
+  /** Worker threads; default: the cores this process may use, by affinity and container quota. */
   readonly threads?: number;
+  /** `latency` (default): all threads answer one call after another. `throughput`: each answers its own. */
+  readonly mode?: SessionMode;
+  /** Keep each thread on a core of its own: only where nothing else runs. Default: if `LACUNA_PIN` is `1`. */
+  readonly pin?: boolean;
   /** Instruction set; default: the fastest there is. */
   readonly isa?: string;
 }
@@ -115,7 +119,6 @@ export async function openSession(model: string, options: OpenSessionOptions = {
   return await Session.open(await openModel(model), {
     ...options,
     machine: selectMachine(options.isa),
-    threads: options.threads ?? navigator.hardwareConcurrency,
-    createExecutor: (executor) => WorkerPool.create(executor),
+    createExecutor: poolFactory(options),
   });
 }

@@ -7,6 +7,7 @@
  * @module
  */
 import type { Vector } from "../src/assemblers/vector_machine.ts";
+import { usableCores } from "../src/core/cores.ts";
 import { errorMessage } from "../src/core/errors.ts";
 import { defineKernel, type Kernel } from "../src/kernels/kernel.ts";
 import { createArenaMemory, linkImage, type Machine, selectMachine } from "../src/machines/mod.ts";
@@ -41,7 +42,7 @@ export async function describeMachine(isa?: string): Promise<MachineDescription>
   return {
     cpu: await describe(readCpu),
     isa: machine.isa,
-    cores: navigator.hardwareConcurrency,
+    cores: usableCores().count,
     caches: await describe(() => readCaches()),
     peak_gflops: measurePeak(machine),
   };

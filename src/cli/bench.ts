@@ -7,6 +7,7 @@ import { describeMachine } from "../../bench/machine.ts";
 import { benchModel, type ModelBenchResult, writeSyntheticModel } from "../../bench/model.ts";
 import { formatTable, htmlReport } from "../../bench/report.ts";
 import { openModel } from "../checkpoint/model_folder.ts";
+import { chooseThreads } from "../core/cores.ts";
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, writeFileAtomic } from "../core/files.ts";
 import { parsePattern } from "../pruning/pattern.ts";
@@ -37,7 +38,7 @@ export function benchCommand(): Command {
     .option("--quantize <type>", "int8: not available in this version")
     .option("--tokens <n>", "tokens in a text (default 128, or what the model can take)", parseNumber)
     .option("--batch <n>", "texts in a call", parseNumber, 1)
-    .option("--threads <n>", "threads of every engine (default: all cores)", parseNumber)
+    .option("--threads <n>", "threads of every engine (default: one per usable core)", parseNumber)
     .option("--seconds <n>", "measured seconds per engine", parseNumber, 4)
     .option("--isa <name>", "instruction set of lacuna's kernels (default: the fastest there is)")
     .option("--html <file>", "where the report goes", "runs/bench.html");
@@ -56,6 +57,7 @@ async function run(command: Command): Promise<void> {
   }
   const pattern = parsePattern(flags.pattern);
   const machine = await describeMachine(flags.isa);
+  const threads = chooseThreads(flags.threads);
   const note = (text: string) => console.error(text);
   let activity = "";
   const onProgress = (text: string, share?: number) => {
@@ -69,13 +71,14 @@ async function run(command: Command): Promise<void> {
       title,
       tokens,
       batch: flags.batch,
-      threads: flags.threads ?? navigator.hardwareConcurrency,
+      threads: threads.count,
       seconds: flags.seconds,
       isa: flags.isa,
       machine,
       onProgress,
     });
 
+  note(`${machine.isa}, ${threads.count} threads (${threads.reason})`);
   const results: ModelBenchResult[] = [];
   const named = flags.model ?? (flags.synthetic === undefined ? await lastModel() : undefined);
   if (named !== undefined) {

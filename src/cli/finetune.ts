@@ -2,8 +2,7 @@
  * `deno task finetune`: flags to settings, and a run told to the reader as it goes.
  * @module
  */
-import { ensureFolder, writeFileAtomic } from "../core/files.ts";
-import { dirname } from "node:path";
+import { errorMessage } from "../core/errors.ts";
 import { reviewSettings } from "../finetune/default_run.ts";
 import type { FinetuneResult } from "../finetune/mod.ts";
 import { finetuneDefaults, type FinetuneSettings } from "../finetune/options.ts";
@@ -18,7 +17,7 @@ import {
   runCommand,
   writeJson,
 } from "./command.ts";
-import { lastModelFile } from "./last_model.ts";
+import { noteLastModel } from "./last_model.ts";
 import { formatDuration, ProgressDisplay } from "./progress.ts";
 
 const d = finetuneDefaults;
@@ -84,7 +83,7 @@ export function finetuneCommand(): Command {
     .option("--prune-refreshes <n>", "mask refreshes between the two", number, d.pruneRefreshes)
     .option("--seed <n>", "seed of everything random", number, d.seed)
     .option("--device <name>", "auto, cpu or webgpu", d.device)
-    .option("--threads <n>", "worker threads (default: all cores)", number)
+    .option("--threads <n>", "worker threads (default: one per usable core)", number)
     .option("--isa <name>", "instruction set (default: the fastest there is)")
     .option("--out <dir>", `output folder (default ${reviewSettings.out} or runs/<name of the data>)`)
     .option("--overwrite", "replace the model in the output folder", false)
@@ -239,8 +238,10 @@ async function run(command: Command): Promise<void> {
         ),
     },
   }).finally(() => display.stop());
-  await ensureFolder(dirname(lastModelFile));
-  await writeFileAtomic(lastModelFile, JSON.stringify({ model: result.exported.dir }) + "\n");
+  // The run has succeeded by now, even where nothing may be written beside its folder.
+  await noteLastModel(result.exported.dir).catch((error) =>
+    console.error(`${errorMessage(error)}; infer and bench will need --model`)
+  );
   if (!jsonOnStandardOutput(flags.json)) console.log(formatResult(result));
   await writeJson(flags.json, finetuneJson(result));
 }

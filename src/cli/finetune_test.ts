@@ -60,7 +60,7 @@ Deno.test("finetune --json has the fields of the contract; infer then knows the 
   const args = [...run, ...fast, "--epochs", "2", "--out", "out"];
   const { code, stdout, errors } = await runTask("finetune", [...args, "--json", "-"], { cwd });
   assert.equal(code, 0, errors.join("\n"));
-  assert.match(errors[0], /^device: cpu \(auto: .*\), \S+, 2 threads$/);
+  assert.match(errors[0], /^device: cpu \(auto: .*\), \S+, 2 threads \(as asked.*\)$/);
   const result = JSON.parse(stdout);
   assert.deepEqual([result.device, result.threads, result.steps, result.out], ["cpu", 2, 12, "out"]);
   assert.ok(result.seconds > 0 && result.tokens_per_second > 0);
@@ -97,6 +97,16 @@ Deno.test("finetune --json has the fields of the contract; infer then knows the 
   assert.match(replaced.stdout, /^written:$/m);
   assert.equal(JSON.parse(await Deno.readTextFile(folder.at("result.json"))).steps, 12);
   assert.notEqual(folder.snapshot().get("out/model.safetensors"), before.get("out/model.safetensors"));
+});
+
+Deno.test("finetune succeeds where its note of the last model cannot be written, and says so", async () => {
+  await using folder = await TinyFolder.create();
+  await folder.write("runs", "a file");
+  const args = [...run, ...fast, "--epochs", "1", "--out", "out", "--json", "-"];
+  const { code, stdout, errors } = await runTask("finetune", args, { cwd: folder.path });
+  assert.equal(code, 0, errors.join("\n"));
+  assert.equal(JSON.parse(stdout).out, "out");
+  assert.match(errors.at(-1)!, /^Cannot make runs: .*; infer and bench will need --model$/);
 });
 
 Deno.test({

@@ -22,7 +22,7 @@ export function inferCommand(): Command {
   return makeCommand("infer", "Classify texts, or the lines of standard input.")
     .argument("[text...]", "texts to classify; none: read lines from standard input")
     .option("--model <dir|hub id>", "model folder (default: the last one fine-tuned here)")
-    .option("--threads <n>", "worker threads (default: all cores)", parseNumber)
+    .option("--threads <n>", "worker threads (default: one per usable core)", parseNumber)
     .option("--isa <name>", "instruction set (default: the fastest there is)");
 }
 

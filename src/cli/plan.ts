@@ -23,7 +23,7 @@ export function planCommand(): Command {
     .option("--model <dir|hub id>", "model folder (default: the last one fine-tuned here)")
     .option("--tokens <n>", "tokens, all texts together", parseNumber, 128)
     .option("--batch <n>", "texts", parseNumber, 1)
-    .option("--threads <n>", "worker threads (default: all cores)", parseNumber)
+    .option("--threads <n>", "worker threads (default: one per usable core)", parseNumber)
     .option("--isa <name>", "instruction set (default: the fastest there is)");
 }
 
@@ -31,7 +31,7 @@ async function run(command: Command): Promise<void> {
   const flags = command.opts();
   const session = await Session.open(await openModel(await chosenModel(flags.model)), {
     machine: selectMachine(flags.isa),
-    threads: flags.threads ?? navigator.hardwareConcurrency,
+    threads: flags.threads,
     // Nothing runs, so no worker is started.
     createExecutor: ({ machine, threads, arena }) =>
       Promise.resolve(new InlineExecutor(machine, threads, arena)),
@@ -40,7 +40,7 @@ async function run(command: Command): Promise<void> {
     const plan = session.plan(flags.tokens, flags.batch);
     if (!jsonOnStandardOutput(flags.json)) {
       console.log(
-        `${session.isa}, ${session.threads} threads, ${
+        `${session.isa}, ${session.threads} threads (${session.threadsReason}), ${
           (session.weightBytes / 2 ** 20).toFixed(2)
         } MiB of weights`,
       );

@@ -8,6 +8,7 @@
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { saveModel } from "../checkpoint/model_folder.ts";
+import { chooseThreads } from "../core/cores.ts";
 import { InputError, Interrupted } from "../core/errors.ts";
 import { checkOutputFolder } from "../core/files.ts";
 import { type EncodedExample, evaluationBatches, planEpoch, tokenCapacity } from "../data/batches.ts";
@@ -111,7 +112,7 @@ export async function finetune(
   const say = (text: string) => context.listener?.message?.(text);
   const device = chooseDevice(settings.device);
   const machine = selectMachine(settings.isa);
-  const threads = settings.threads ?? navigator.hardwareConcurrency;
+  const { count: threads, reason: threadsReason } = chooseThreads(settings.threads);
   await checkOutput(settings);
   const job = await prepareJob(settings);
   const { train, evaluation } = job;
@@ -151,7 +152,7 @@ export async function finetune(
     const save = () => saveState(settings.out, trainer, progress, fingerprint);
     // Bad input ends the run up to here, with its one line and nothing else; so the rest is said only now.
     const notes = [
-      `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads`,
+      `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${threadsReason})`,
       job.dataReport,
     ];
     if (settings.resume) {

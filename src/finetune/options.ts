@@ -69,7 +69,7 @@ export interface FinetuneSettings {
   readonly seed: number;
   /** Where to compute. */
   readonly device: "auto" | "cpu" | "webgpu";
-  /** Worker threads; absent: as many as the machine has cores. */
+  /** Worker threads; absent: one for each core this process may use. */
   readonly threads?: number;
   /** Instruction set; absent: the fastest. */
   readonly isa?: string;

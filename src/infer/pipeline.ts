@@ -7,7 +7,7 @@ import { InputError } from "../core/errors.ts";
 import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
-import type { EncoderSession } from "./encoder_session.ts";
+import type { EncoderSession, SessionMode } from "./encoder_session.ts";
 import { Session } from "./session.ts";
 
 /** A label with its probability. */
@@ -23,8 +23,12 @@ export type PipelineInput = string | { readonly text: string; readonly pair?: st
 
 /** How a pipeline runs. */
 export interface PipelineOptions {
-  /** Worker threads; default: all cores. */
+  /** Worker threads; default: the cores this process may use, by affinity and container quota. */
   readonly threads?: number;
+  /** `latency` (default): all threads answer one call after another. `throughput`: each answers its own. */
+  readonly mode?: SessionMode;
+  /** Keep each thread on a core of its own: only where nothing else runs. Default: if `LACUNA_PIN` is `1`. */
+  readonly pin?: boolean;
   /** Only `cpu`. */
   readonly device?: "cpu";
   /** Only `fp32`. */
@@ -91,7 +95,8 @@ export async function openPipeline(
   }
   const session = await Session.open(opened, {
     machine: selectMachine(options.isa),
-    threads: options.threads ?? navigator.hardwareConcurrency,
+    threads: options.threads,
+    mode: options.mode,
     createExecutor,
   });
 
