@@ -2,11 +2,18 @@
  * The model that `infer` and `bench` use when none is named: the last one fine-tuned here.
  * @module
  */
+import { dirname } from "node:path";
 import { InputError } from "../core/errors.ts";
-import { exists, readJson } from "../core/files.ts";
+import { ensureFolder, exists, readJson, writeFileAtomic } from "../core/files.ts";
 
 /** Where `finetune` notes the folder it exported. */
 export const lastModelFile = "runs/last.json";
+
+/** Notes the folder of a model just fine-tuned. Throws `InputError` where the note cannot be written. */
+export async function noteLastModel(dir: string): Promise<void> {
+  await ensureFolder(dirname(lastModelFile));
+  await writeFileAtomic(lastModelFile, JSON.stringify({ model: dir }) + "\n");
+}
 
 /** The folder of the last fine-tuned model; undefined when there is none. */
 export async function lastModel(): Promise<string | undefined> {
