@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safetensors.ts";
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, exists, writeFileAtomic } from "../core/files.ts";
+import type { Fingerprint } from "./fingerprint.ts";
 import type { Evaluation } from "./metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -22,6 +23,8 @@ export interface EvaluationRecord extends Evaluation {
 
 /** Where a run is. */
 export interface RunProgress {
+  /** Instruction set the run began on. */
+  readonly isa: string;
   completedSteps: number;
   /** Seconds spent in steps, over all sittings. */
   trainingSeconds: number;
@@ -35,9 +38,6 @@ export interface RunProgress {
   best?: EvaluationRecord;
   readonly evaluations: EvaluationRecord[];
 }
-
-/** What must not change between the sittings of one run, by the name a user knows it by. */
-export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
 
 const stateName = join("training", "state.safetensors");
 const bestName = join("training", "best.safetensors");

@@ -1,0 +1,27 @@
+/**
+ * How good a model in training is.
+ * @module
+ */
+import { type EncodedExample, evaluationBatches } from "../data/batches.ts";
+import { ConfusionMatrix, type Evaluation, predictedClass } from "./metrics.ts";
+import type { Trainer } from "./trainer.ts";
+
+/** Loss and metrics on a labelled set. */
+export async function evaluateOn(
+  trainer: Trainer,
+  examples: readonly EncodedExample[],
+  batchSize: number,
+): Promise<Evaluation> {
+  const classes = trainer.config.labels.length;
+  const confusion = new ConfusionMatrix(classes);
+  let lossSum = 0;
+  for (const indices of evaluationBatches(examples.map(({ ids }) => ids.length), batchSize)) {
+    const batch = Array.from(indices, (index) => examples[index]);
+    const { loss, logits, stride } = await trainer.evaluate(batch);
+    lossSum += loss * batch.length;
+    batch.forEach(({ label }, column) =>
+      confusion.add(label, predictedClass(logits, stride, column, classes))
+    );
+  }
+  return confusion.evaluation(lossSum);
+}
