@@ -1,12 +1,20 @@
+/** The contract of executors, kept by the pool and by the calling thread; then what only threads can do or suffer. */
 import assert from "node:assert/strict";
 import { InputError } from "../src/core/errors.ts";
-import { callKernel, defineKernel } from "../src/kernels/kernel.ts";
-import { selectMachine } from "../src/machines/mod.ts";
-import { Arena } from "../src/plan/arena.ts";
-import { prepare } from "../src/plan/executor.ts";
-import type { Plan } from "../src/plan/plan.ts";
 import type { Step } from "../src/graph/operation.ts";
-import { WorkerPool } from "./pool.ts";
+import { callKernel, defineKernel, type KernelCall } from "../src/kernels/kernel.ts";
+import { availableMachines, type Machine, selectMachine } from "../src/machines/mod.ts";
+import { Arena } from "../src/plan/arena.ts";
+import { type Executor, type ExecutorFactory, InlineExecutor, prepare } from "../src/plan/executor.ts";
+import type { Plan } from "../src/plan/plan.ts";
+import { allowedCores } from "./pin.ts";
+import { poolFactory, WorkerPool } from "./pool.ts";
+
+const factories: Record<string, ExecutorFactory> = {
+  WorkerPool: (options) => WorkerPool.create(options),
+  InlineExecutor: ({ machine, threads, arena }) =>
+    new Promise((resolve) => resolve(new InlineExecutor(machine, threads, arena))),
+};
 
 /** target[0] += source[0], as integers. */
 const accumulate = defineKernel({
@@ -25,7 +33,8 @@ const accumulate = defineKernel({
   },
 });
 
-function planOf(phases: Step[], workers: number): Plan {
+/** A plan of steps of that kernel. */
+function planOf(phases: readonly Step[], workers: number): Plan {
   const { lanes, vectorRegisters } = selectMachine();
   return {
     target: { lanes, vectorRegisters, tile: lanes, workers },
@@ -39,78 +48,161 @@ function planOf(phases: Step[], workers: number): Plan {
   };
 }
 
-const poolOf = (threads: number) =>
-  WorkerPool.create({ machine: selectMachine(), threads, arena: new Arena(1 << 16) });
+const optionsOf = (threads: number, machine: Machine = selectMachine()) => ({
+  machine,
+  threads,
+  arena: new Arena(1 << 16),
+});
+const poolOf = (threads: number) => WorkerPool.create(optionsOf(threads));
 
-Deno.test("WorkerPool runs phases in lockstep: each worker reads what its neighbour wrote a phase before", async () => {
-  for (const threads of [1, 2, 3, 5]) {
-    const pool = await poolOf(threads);
-    try {
-      const cells = pool.arena.allocate(threads * 64, "cells");
-      const address = (worker: number) => cells + ((worker + threads) % threads) * 64;
-      // A ring: without a barrier between the phases the sums would depend on timing.
-      const odd: Step = {
-        name: "odd",
-        calls: Array.from(
-          { length: threads },
-          (_, w) =>
-            w % 2 === 1 || threads === 1
-              ? [callKernel(accumulate, { source: address(w - 1), target: address(w) })]
-              : [],
-        ),
-      };
-      const even: Step = {
-        name: "even",
-        calls: Array.from(
-          { length: threads },
-          (_, w) =>
-            w % 2 === 0 && w > 0
-              ? [callKernel(accumulate, { source: address(w - 1), target: address(w) })]
-              : [],
-        ),
-      };
-      const phases = Array.from({ length: 100 }, (_, index) => index % 2 ? even : odd);
-      const program = await prepare(pool, planOf(phases, threads));
-      const words = pool.arena.int32(cells, threads * 16);
-      const expected = Array.from({ length: threads }, (_, w) => w + 1);
-      expected.forEach((value, w) => words[w * 16] = value);
-      for (let run = 0; run < 20; run++) {
-        await pool.run(program);
-        for (const phase of phases) {
-          phase.calls.forEach((calls, w) => {
-            if (calls.length > 0) expected[w] = (expected[w] + expected[(w - 1 + threads) % threads]) | 0;
-          });
+/** A plan that adds the first of two new cells, which is 1, to the second, `times` over, on worker 0. */
+function counting({ arena, workers }: Executor, times = 1): { plan: Plan; count(): number } {
+  const one = arena.allocate(64, "one");
+  const sum = arena.allocate(64, "sum");
+  arena.int32(one, 1)[0] = 1;
+  arena.int32(sum, 1)[0] = 0;
+  const call = callKernel(accumulate, { source: one, target: sum });
+  const idle: KernelCall[] = [];
+  const step = { name: "count", calls: Array.from({ length: workers }, (_, w) => w === 0 ? [call] : idle) };
+  return {
+    plan: planOf(Array.from({ length: times }, () => step), workers),
+    count: () => arena.int32(sum, 1)[0],
+  };
+}
+
+for (const [name, create] of Object.entries(factories)) {
+  Deno.test(`${name} runs phases in lockstep: each worker reads what its neighbour wrote a phase before`, async () => {
+    for (const threads of [1, 2, 3, 5]) {
+      const executor = await create(optionsOf(threads));
+      try {
+        const cells = executor.arena.allocate(threads * 64, "cells");
+        const address = (worker: number) => cells + ((worker + threads) % threads) * 64;
+        const fromLeft = (worker: number) =>
+          callKernel(accumulate, { source: address(worker - 1), target: address(worker) });
+        // A ring: without a barrier between the phases the sums would depend on timing.
+        const workers = Array.from({ length: threads }, (_, worker) => worker);
+        const odd: Step = {
+          name: "odd",
+          calls: workers.map((w) => w % 2 === 1 || threads === 1 ? [fromLeft(w)] : []),
+        };
+        const even: Step = {
+          name: "even",
+          calls: workers.map((w) => w % 2 === 0 && w > 0 ? [fromLeft(w)] : []),
+        };
+        const phases = Array.from({ length: 100 }, (_, index) => index % 2 ? even : odd);
+        const program = await prepare(executor, planOf(phases, threads));
+        const words = executor.arena.int32(cells, threads * 16);
+        const expected = workers.map((w) => w + 1);
+        expected.forEach((value, w) => words[w * 16] = value);
+        for (let run = 0; run < 20; run++) {
+          await executor.run(program);
+          for (const phase of phases) {
+            phase.calls.forEach((calls, w) => {
+              if (calls.length > 0) expected[w] = (expected[w] + expected[(w - 1 + threads) % threads]) | 0;
+            });
+          }
         }
+        assert.deepEqual(workers.map((w) => words[w * 16]), expected, `${threads} threads`);
+      } finally {
+        await executor.dispose();
       }
-      assert.deepEqual(expected.map((_, w) => words[w * 16]), expected, `${threads} threads`);
-    } finally {
-      await pool.dispose();
     }
-  }
-});
+  });
 
-Deno.test("WorkerPool queues concurrent runs", async () => {
-  const pool = await poolOf(2);
-  try {
-    const one = pool.arena.allocate(64, "one");
-    const sum = pool.arena.allocate(64, "sum");
-    pool.arena.int32(one, 1)[0] = 1;
-    const call = callKernel(accumulate, { source: one, target: sum });
-    const program = await prepare(pool, planOf([{ name: "count", calls: [[call], []] }], 2));
-    await Promise.all(Array.from({ length: 200 }, () => pool.run(program)));
-    assert.equal(pool.arena.int32(sum, 1)[0], 200);
-  } finally {
-    await pool.dispose();
-  }
-});
+  Deno.test(`${name} queues concurrent runs, and dispose waits for them`, async () => {
+    const executor = await create(optionsOf(2));
+    const { plan, count } = counting(executor);
+    const program = await prepare(executor, plan);
+    const runs = Promise.all(Array.from({ length: 200 }, () => executor.run(program)));
+    await executor.dispose();
+    assert.equal(count(), 200);
+    await runs;
+  });
+
+  Deno.test(`${name} may be disposed twice, and refuses to link and run after that`, async () => {
+    const executor = await create(optionsOf(1));
+    const { plan } = counting(executor);
+    const program = await prepare(executor, plan);
+    await Promise.all([executor.dispose(), executor.dispose()]);
+    await executor.dispose();
+    await assert.rejects(executor.run(program), /disposed/);
+    await assert.rejects(executor.link(plan.kernels), /disposed/);
+  });
+
+  Deno.test(`${name} links what it knows already at no cost, and nothing of a set that cannot be assembled`, async () => {
+    const machine = selectMachine();
+    let assembled = 0;
+    const counted = {
+      ...machine,
+      assemble(kernels: Parameters<Machine["assemble"]>[0]) {
+        assembled++;
+        return machine.assemble(kernels);
+      },
+    };
+    const executor = await create(optionsOf(2, counted));
+    try {
+      const broken = defineKernel({
+        key: "test_broken",
+        arguments: {},
+        emit: () => assert.fail("cannot be emitted"),
+      });
+      const { plan, count } = counting(executor);
+      const [kernel] = plan.kernels;
+      await assert.rejects(executor.link([broken as unknown as typeof kernel, kernel]), /cannot be emitted/);
+      const program = await prepare(executor, plan);
+      await executor.run(program);
+      assert.equal(count(), 1, "the numbers of kernels are those of linked ones");
+      assert.equal(assembled, 2);
+      assert.deepEqual([...await executor.link([kernel, kernel])], [[kernel.key, 0]]);
+      assert.equal(assembled, 2);
+    } finally {
+      await executor.dispose();
+    }
+  });
+
+  Deno.test(`${name} shares an arena with others of its kind`, async () => {
+    for (const machine of availableMachines()) {
+      const options = optionsOf(1, machine);
+      const executors = await Promise.all([create(options), create(options), create(options)]);
+      try {
+        const counters = executors.map((executor) => counting(executor, 50));
+        const programs = await Promise.all(
+          executors.map((executor, index) => prepare(executor, counters[index].plan)),
+        );
+        for (let round = 0; round < 20; round++) {
+          await Promise.all(executors.map((executor, index) => executor.run(programs[index])));
+        }
+        assert.deepEqual(counters.map(({ count }) => count()), [1000, 1000, 1000], machine.isa);
+      } finally {
+        await Promise.all(executors.map((executor) => executor.dispose()));
+      }
+    }
+  });
+
+  Deno.test(`${name} reports a kernel that traps`, async () => {
+    // WebAssembly traps where native code would crash the process.
+    const executor = await create(optionsOf(1, selectMachine("wasm")));
+    try {
+      const outside = 2 ** 31 - 64;
+      const call = callKernel(accumulate, { source: outside, target: outside });
+      const program = await prepare(executor, planOf([{ name: "trap", calls: [[call]] }], 1));
+      await assert.rejects(executor.run(program), /memory access out of bounds/);
+    } finally {
+      await executor.dispose();
+    }
+  });
+
+  Deno.test(`${name} refuses zero, negative and fractional threads`, async () => {
+    for (const threads of [0, -1, 1.5, NaN]) {
+      await assert.rejects(create(optionsOf(threads)), InputError);
+    }
+  });
+}
 
 Deno.test("WorkerPool leaves the event loop free while it runs", async () => {
   const pool = await poolOf(2);
   try {
-    const cell = pool.arena.allocate(64, "cell");
-    const call = callKernel(accumulate, { source: cell, target: cell });
-    const phases = Array.from({ length: 2000 }, () => ({ name: "busy", calls: [[call], []] }));
-    const program = await prepare(pool, planOf(phases, 2));
+    const program = await prepare(pool, counting(pool, 2000).plan);
     let ticks = 0;
     const timer = setInterval(() => ticks++, 0);
     for (let run = 0; run < 50; run++) await pool.run(program);
@@ -121,12 +213,8 @@ Deno.test("WorkerPool leaves the event loop free while it runs", async () => {
   }
 });
 
-Deno.test("WorkerPool reports a kernel that traps, and refuses to go on", async () => {
-  const pool = await WorkerPool.create({
-    machine: selectMachine("wasm"), // WebAssembly traps where native code would crash the process.
-    threads: 3,
-    arena: new Arena(1 << 16),
-  });
+Deno.test("WorkerPool names the worker whose kernel traps, and refuses to go on", async () => {
+  const pool = await WorkerPool.create(optionsOf(3, selectMachine("wasm")));
   try {
     const outside = 2 ** 31 - 64;
     const call = callKernel(accumulate, { source: outside, target: outside });
@@ -140,18 +228,20 @@ Deno.test("WorkerPool reports a kernel that traps, and refuses to go on", async 
     );
     await assert.rejects(pool.run(program), /worker 1 failed/);
     await assert.rejects(pool.run(program), /worker 1 failed/);
+    await assert.rejects(pool.link([]), /worker 1 failed/);
   } finally {
     await pool.dispose();
   }
 });
 
-/** Makes pools whose workers run `body` beside what they do anyway. */
+/** Makes pools whose workers run `body` before what they do anyway. */
 async function withWorkersThat(body: string, test: () => Promise<void>): Promise<void> {
   const { Worker } = globalThis;
   globalThis.Worker = class extends Worker {
     constructor(url: string | URL, options?: WorkerOptions) {
-      const source = `import ${JSON.stringify(String(url))};\n${body}`;
-      super(`data:text/javascript,${encodeURIComponent(source)}`, options);
+      const moduleOf = (source: string) => `data:text/javascript,${encodeURIComponent(source)}`;
+      const imports = [moduleOf(body), String(url)].map((each) => `import ${JSON.stringify(each)};`);
+      super(moduleOf(imports.join("\n")), options);
     }
   };
   try {
@@ -192,16 +282,128 @@ Deno.test("WorkerPool says so when a worker dies, at its start or later, and doe
   }
 });
 
-Deno.test("WorkerPool refuses to run after dispose", async () => {
-  const pool = await poolOf(1);
-  const program = await prepare(pool, planOf([{ name: "nothing", calls: [[]] }], 1));
-  await pool.run(program);
-  await pool.dispose();
-  await assert.rejects(pool.run(program), /disposed/);
+Deno.test("WorkerPool names a worker that vanishes without a word, whatever it is waited for", async () => {
+  // `terminate` and `close` send no event: only the missing signs of life tell.
+  const vanished = /^Error: Cannot run: worker 1 died: no sign of life for 1500 ms/;
+  const vanishAtMessage = (count: number) =>
+    `let calls = 0;
+     addEventListener("message", (event) => {
+       if (self.name !== "lacuna-1" || ++calls < ${count}) return;
+       event.stopImmediatePropagation();
+       close();
+     });`;
+  const attempt = async () => {
+    const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 1500 });
+    try {
+      await pool.run(await prepare(pool, counting(pool).plan));
+    } finally {
+      await pool.dispose();
+    }
+  };
+  for (const message of ["to set up", "to link", "to serve"].keys()) {
+    await withWorkersThat(vanishAtMessage(message + 1), () => assert.rejects(attempt(), vanished));
+  }
 });
 
-Deno.test("WorkerPool refuses zero, negative and fractional threads", async () => {
-  for (const threads of [0, -1, 1.5, NaN]) {
-    await assert.rejects(poolOf(threads), InputError);
+Deno.test("WorkerPool names a worker that was terminated while it served", async () => {
+  const { Worker } = globalThis;
+  const made: Worker[] = [];
+  globalThis.Worker = class extends Worker {
+    constructor(...args: ConstructorParameters<typeof Worker>) {
+      super(...args);
+      made.push(this);
+    }
+  };
+  const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 1500 })
+    .finally(() => globalThis.Worker = Worker);
+  try {
+    const program = await prepare(pool, counting(pool).plan);
+    await pool.run(program);
+    made[1].terminate();
+    // Deno ends a worker at its event loop only: while it serves it goes on, and then it is gone.
+    await pool.run(program);
+    const other = defineKernel({ ...accumulate, key: "test_other" }) as unknown as Plan["kernels"][number];
+    const pending = [pool.link([other]), pool.run(program)];
+    for (const call of pending) await assert.rejects(call, /worker 1 died: no sign of life/);
+    await assert.rejects(pool.run(program), /worker 1 died/);
+  } finally {
+    await pool.dispose();
   }
+});
+
+/** target[0] = repeats, by counting. */
+const countUp = defineKernel({
+  key: "test_count_up",
+  arguments: { target: "pointer", repeats: "integer" },
+  emit(machine, args) {
+    const target = args.pointer("target");
+    const repeats = args.integer("repeats");
+    const count = machine.integer();
+    machine.subtractInteger(count, repeats, repeats);
+    machine.repeat(repeats, () => machine.addInteger(count, count, 1));
+    machine.storeI32(target, 0, count);
+    machine.free(target, repeats, count);
+  },
+});
+
+Deno.test("WorkerPool does not take busy and waiting workers for dead ones", async () => {
+  const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 1000 });
+  try {
+    const target = pool.arena.allocate(64, "target");
+    const repeats = 200_000_000;
+    const step = { name: "count", calls: [[callKernel(countUp, { target, repeats })], []] };
+    const plan = {
+      ...planOf(Array.from({ length: 25 }, () => step), 2),
+      kernels: [countUp as unknown as Plan["kernels"][number]],
+    };
+    const program = await prepare(pool, plan);
+    await pool.run(program); // Each phase takes a tenth of a second, all of them more than the silence allowed.
+    assert.equal(pool.arena.int32(target, 1)[0], repeats);
+    await new Promise((resolve) => setTimeout(resolve, 1500)); // Nobody waits for idle workers.
+    await pool.run(await prepare(pool, counting(pool).plan));
+  } finally {
+    await pool.dispose();
+  }
+});
+
+Deno.test("poolFactory pins each worker to a core of its own while there are enough, and nobody unasked", async (t) => {
+  const cores = allowedCores();
+  const free = await poolFactory({ pin: false })(optionsOf(1));
+  assert.equal(free.pinned, false);
+  await free.dispose();
+  if (cores.length === 0) {
+    console.log("skipped: the affinity mask cannot be asked here");
+    return;
+  }
+  const create = poolFactory({ pin: true });
+  const pools = [await create(optionsOf(cores.length)), await create(optionsOf(1))];
+  try {
+    await t.step("a core each", () => assert.equal(pools[0].pinned, true));
+    await t.step("none is left", () => assert.equal(pools[1].pinned, false));
+    await t.step("the caller's thread stays free", () => assert.deepEqual(allowedCores(), cores));
+    const { plan, count } = counting(pools[0], 10);
+    await pools[0].run(await prepare(pools[0], plan));
+    assert.equal(count(), 10);
+  } finally {
+    for (const pool of pools) await pool.dispose();
+  }
+});
+
+Deno.test("WorkerPool gives back threads and memory: fifty are made, filled and disposed", async () => {
+  const arenaBytes = 16 * 2 ** 20;
+  const cycle = async () => {
+    const arena = new Arena(arenaBytes);
+    arena.bytes(0, arenaBytes).fill(1);
+    const pool = await WorkerPool.create({ machine: selectMachine("wasm"), threads: 2, arena });
+    const { plan, count } = counting(pool, 3);
+    await pool.run(await prepare(pool, plan));
+    assert.equal(count(), 3);
+    await pool.dispose();
+  };
+  for (let warm = 0; warm < 10; warm++) await cycle();
+  const before = Deno.memoryUsage().rss;
+  for (let made = 0; made < 50; made++) await cycle();
+  const grownMiB = (Deno.memoryUsage().rss - before) / 2 ** 20;
+  // All arenas together would be 800 MiB; the collector may keep some for a while.
+  assert.ok(grownMiB < 300, `grown by ${grownMiB.toFixed(0)} MiB`);
 });
