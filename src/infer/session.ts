@@ -11,10 +11,10 @@ import type { BertConfig } from "../../models/config.ts";
 import type { Model } from "../checkpoint/model_folder.ts";
 import { chooseThreads, type ThreadChoice } from "../core/cores.ts";
 import { InputError } from "../core/errors.ts";
-import { assembleOnce, type Machine } from "../machines/mod.ts";
+import { assembleOnce, levelOneBytes, type Machine } from "../machines/mod.ts";
 import { type Allocator, Arena, ArenaSize } from "../plan/arena.ts";
 import { checkThreads, type Executor, type ExecutorFactory } from "../plan/executor.ts";
-import type { Plan } from "../plan/plan.ts";
+import { type Plan, usualTile } from "../plan/plan.ts";
 import { BatchQueue } from "./batch_queue.ts";
 import type { EncoderSession, SessionInput, SessionMode } from "./encoder_session.ts";
 import { Lane, type LaneModel, laneNeeds, maximumSequences, reserveLane, sizeOfRun } from "./lane.ts";
@@ -92,7 +92,13 @@ export class Session implements EncoderSession {
     const [laneCount, workers] = mode === "latency" ? [1, count] : [count, 1];
     // All lanes lie in one arena, so they can link the same code.
     const machine = assembleOnce(options.machine);
-    const weights = await surveyWeights(model, { dense: options.dense ?? false });
+    const weights = await surveyWeights(model, {
+      dense: options.dense ?? false,
+      lanes: machine.lanes,
+      tile: usualTile(machine.lanes),
+      workers,
+      levelOneBytes: levelOneBytes(),
+    });
 
     const size = new ArenaSize();
     const largest = sizeOfRun(settings.maximumTokens, maximumSequences, { machine, workers });

@@ -10,10 +10,16 @@ import { bertTensorShapes } from "../../models/config.ts";
 import { encodeBitmask, type StoredMatrix } from "../checkpoint/sparse_bitmask.ts";
 import type { Model, TensorSource } from "../checkpoint/model_folder.ts";
 import type { TensorLocation } from "../checkpoint/safetensors.ts";
-import { type PackedStructure, structureOfBitmask, writePacked } from "../kernels/sparse_matmul/pack.ts";
+import {
+  type PackedStructure,
+  type SparsePattern,
+  structureOfBitmask,
+  writePacked,
+} from "../kernels/sparse_matmul/pack.ts";
 import { canMapFiles, mapFile, mappingGrain } from "../machines/file_mapping.ts";
 import type { Allocator, Arena } from "../plan/arena.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
+import { type CacheTarget, chooseBlocking } from "./blocking.ts";
 
 /** How one linear layer runs. */
 export interface LayerChoice {
@@ -69,8 +75,14 @@ interface Weight {
   write(arena: Arena, address: number): Promise<void>;
 }
 
+/** How the weights will be used. */
+export interface SurveyOptions extends CacheTarget {
+  /** Run every layer dense. */
+  readonly dense: boolean;
+}
+
 /** Reads the sizes of all weights of a model and chooses a kernel for each prunable layer. */
-export async function surveyWeights(model: Model, options: { dense: boolean }): Promise<SurveyedWeights> {
+export async function surveyWeights(model: Model, options: SurveyOptions): Promise<SurveyedWeights> {
   const weights = new Map<string, Weight>();
   const structures = new Map<string, PackedStructure>();
   const layers: LayerChoice[] = [];
@@ -84,11 +96,16 @@ export async function surveyWeights(model: Model, options: { dense: boolean }): 
     const matrix = await model.tensors.sparse(name) ??
       await withoutZeros(model.tensors, name, [rows, columns], scratch);
     const density = matrix.nonZeros / (rows * columns);
-    const blocks = structureOfBitmask(matrix, { pattern: "4x1" });
+    const structureOf = (pattern: SparsePattern) =>
+      structureOfBitmask(matrix, {
+        pattern,
+        ...chooseBlocking({ pattern, rows, depth: columns, density }, options),
+      });
+    const blocks = structureOf("4x1");
     const pattern = matrix.nonZeros >= blockFill * 4 * blocks.storedBlocks ? "4x1" : "unstructured";
     const isSparse = !options.dense && density < breakEvenDensity[pattern];
     if (isSparse) {
-      const structure = pattern === "4x1" ? blocks : structureOfBitmask(matrix, { pattern });
+      const structure = pattern === "4x1" ? blocks : structureOf(pattern);
       structures.set(name, structure);
       weights.set(name, sparseWeight(matrix, structure, scratch));
     } else {

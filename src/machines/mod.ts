@@ -4,7 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import type { CodeImage, LinkedKernel, Machine } from "./machine.ts";
-import { linkNative, nativeMachines, nativeUnavailableReason } from "./native_machine.ts";
+import { linkNative, nativeCpu, nativeMachines, nativeUnavailableReason } from "./native_machine.ts";
 import { linkWasm, wasmFeatures, wasmMachine } from "./wasm_machine.ts";
 
 export type { Cache, Cpu } from "./cpu.ts";
@@ -37,6 +37,14 @@ export function selectMachine(isa?: string): Machine {
     `Unknown or unavailable instruction set ${isa ?? "(any)"}: this host has ${known}` +
       (reason ? `; ${reason}` : ""),
   );
+}
+
+/**
+ * The first-level data cache of a core, in bytes. Where the processor cannot be asked: 32 KiB, which few have less of.
+ */
+export function levelOneBytes(): number {
+  const first = nativeCpu()?.caches.find(({ level, kind }) => level === 1 && kind === "data");
+  return first?.sizeBytes ?? 32 << 10;
 }
 
 /** Makes an image callable in this thread. Gives the kernels in the order of `image.keys`. */

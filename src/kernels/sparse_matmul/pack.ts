@@ -56,6 +56,8 @@ export interface PackOptions {
   readonly pattern: SparsePattern;
   /** Inputs of a panel, at most 65535; `defaultPanelInputs` unless told. */
   readonly panelInputs?: number;
+  /** Rows of an output block, a multiple of 4; `defaultBlockRows` unless told. */
+  readonly blockRows?: number;
 }
 
 /** A matrix with its zeros left out, as a `sparse-bitmask` file has it. */
@@ -81,7 +83,7 @@ export function defaultPanelInputs(depth: number): number {
 }
 
 /** About sixteen blocks, so that workers can share a matrix; 32 rows at least, since a block reads all of x again. */
-function blockRowsFor(rows: number): number {
+export function defaultBlockRows(rows: number): number {
   return Math.max(32, Math.ceil(rows / 64) * 4);
 }
 
@@ -118,7 +120,7 @@ export function packSparseFromEntries(entries: SparseEntries, options: PackOptio
  */
 export function structureOfBitmask(
   { shape: [rows, depth], bitmask }: Pick<SparseEntries, "shape" | "bitmask">,
-  { pattern, panelInputs = defaultPanelInputs(depth) }: PackOptions,
+  { pattern, panelInputs = defaultPanelInputs(depth), blockRows = defaultBlockRows(rows) }: PackOptions,
 ): PackedStructure {
   if (!(rows > 0 && depth > 0)) {
     throw new InputError(`Cannot pack ${rows} × ${depth} weights: wanted at least one`);
@@ -126,10 +128,12 @@ export function structureOfBitmask(
   if (!Number.isInteger(panelInputs) || panelInputs < 1 || panelInputs > 65535) {
     throw new InputError(`Cannot pack panels of ${panelInputs} inputs: wanted 1 to 65535`);
   }
+  if (!(blockRows > 0 && blockRows % 4 === 0)) {
+    throw new InputError(`Cannot pack blocks of ${blockRows} rows: wanted a multiple of 4`);
+  }
   checkBitmask(bitmask, rows, depth);
   const { words, stride } = rowWords(bitmask, rows, depth);
   const height = groupRows(pattern);
-  const blockRows = blockRowsFor(rows);
   let bits = 0;
   let storedBlocks = 0;
   const blockEntries: number[] = [];

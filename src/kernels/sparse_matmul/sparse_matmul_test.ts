@@ -54,34 +54,45 @@ const matrices = fc.record({
   extremes: fc.boolean(),
   pattern: fc.constantFrom(...patterns),
   panelInputs: fc.option(fc.integer({ min: 1, max: 100 }), { nil: undefined }),
+  blockRows: fc.option(fc.constantFrom(4, 8, 20, 64, 200), { nil: undefined }),
   seed: fc.integer(),
 });
 
 Deno.test("unpackSparse gives back what packSparse was given, and its structure counts it", () => {
-  fc.assert(fc.property(matrices, ({ features, depth, sparsity, extremes, pattern, panelInputs, seed }) => {
-    const shape = [features, depth] as const;
-    const weight = sparseWeight(new RandomStream(randomKey(seed)), shape, sparsity, extremes);
-    const { bytes, structure } = packSparse(weight, shape, { pattern, panelInputs });
-    assert.deepEqual(unpackSparse(bytes, structure), weight);
-    assert.equal(structure.byteLength, bytes.length);
-    assert.equal(structure.nnz, weight.filter((value) => value !== 0).length);
-    assert.equal(structure.blockEntries.at(-1), structure.storedBlocks);
-    if (pattern === "unstructured") assert.equal(structure.storedBlocks, structure.nnz);
-    else assert(4 * structure.storedBlocks >= structure.nnz && structure.storedBlocks <= structure.nnz);
-    assert.deepEqual(structure, JSON.parse(JSON.stringify(structure)));
-  }));
+  fc.assert(
+    fc.property(
+      matrices,
+      ({ features, depth, sparsity, extremes, pattern, panelInputs, blockRows, seed }) => {
+        const shape = [features, depth] as const;
+        const weight = sparseWeight(new RandomStream(randomKey(seed)), shape, sparsity, extremes);
+        const { bytes, structure } = packSparse(weight, shape, { pattern, panelInputs, blockRows });
+        assert.deepEqual(unpackSparse(bytes, structure), weight);
+        assert.equal(structure.byteLength, bytes.length);
+        assert.equal(structure.nnz, weight.filter((value) => value !== 0).length);
+        assert.equal(structure.blockEntries.at(-1), structure.storedBlocks);
+        if (pattern === "unstructured") assert.equal(structure.storedBlocks, structure.nnz);
+        else assert(4 * structure.storedBlocks >= structure.nnz && structure.storedBlocks <= structure.nnz);
+        assert.deepEqual(structure, JSON.parse(JSON.stringify(structure)));
+      },
+    ),
+  );
 });
 
 Deno.test("packSparseFromEntries gives the bytes of packSparse", () => {
-  fc.assert(fc.property(matrices, ({ features, depth, sparsity, extremes, pattern, panelInputs, seed }) => {
-    const shape = [features, depth] as const;
-    const weight = sparseWeight(new RandomStream(randomKey(seed)), shape, sparsity, extremes);
-    const options = { pattern, panelInputs };
-    assert.deepEqual(
-      packSparseFromEntries(leaveOutZeros(weight, shape), options),
-      packSparse(weight, shape, options),
-    );
-  }));
+  fc.assert(
+    fc.property(
+      matrices,
+      ({ features, depth, sparsity, extremes, pattern, panelInputs, blockRows, seed }) => {
+        const shape = [features, depth] as const;
+        const weight = sparseWeight(new RandomStream(randomKey(seed)), shape, sparsity, extremes);
+        const options = { pattern, panelInputs, blockRows };
+        assert.deepEqual(
+          packSparseFromEntries(leaveOutZeros(weight, shape), options),
+          packSparse(weight, shape, options),
+        );
+      },
+    ),
+  );
 });
 
 Deno.test("packSparse stores NaN and leaves out zeros of either sign", () => {
@@ -112,6 +123,10 @@ Deno.test("packing says what does not fit", () => {
   assert.throws(() => packSparse(new Float32Array(6), [2, 3], { ...options, panelInputs: 0 }), {
     name: "InputError",
     message: "Cannot pack panels of 0 inputs: wanted 1 to 65535",
+  });
+  assert.throws(() => packSparse(new Float32Array(6), [2, 3], { ...options, blockRows: 6 }), {
+    name: "InputError",
+    message: "Cannot pack blocks of 6 rows: wanted a multiple of 4",
   });
   assert.throws(() => packSparse(new Float32Array(0), [0, 3], options), { name: "InputError" });
   const entries = { shape: [2, 3], bitmask: Uint8Array.of(1, 6), values: new Float32Array(2) } as const;
