@@ -1,25 +1,25 @@
 /**
- * Deals work to lanes: whatever waits when a lane comes free goes out as one batch.
+ * Deals work to runners: whatever waits when a runner comes free goes out as one batch.
  *
- * Nobody is made to wait for company: an idle lane takes a call as soon as the caller's turn of the event loop ends.
- * Only what arrives while all lanes are busy (or in that same turn) is put together. With several lanes a batch is a
- * lane's share of what waits, so that a long call is spread over them (guided self-scheduling: Polychronopoulos and
- * Kuck 1987); with one lane it is everything, up to the largest batch. First come, first served.
+ * Nobody is made to wait for company: an idle runner takes a call as soon as the caller's turn of the event loop ends.
+ * Only what arrives while all runners are busy (or in that same turn) is put together. With several runners a batch is a
+ * runner's share of what waits, so that a long call is spread over them (guided self-scheduling: Polychronopoulos and
+ * Kuck 1987); with one runner it is everything, up to the largest batch. First come, first served.
  * @module
  */
 
 /** How work is dealt. */
 export interface BatchQueueOptions<Item, Answer> {
   /** Batches that may run at once. */
-  readonly lanes: number;
+  readonly runners: number;
   /** Most cost in a batch; an item that alone costs more is a batch of its own. */
   readonly maximumCost: number;
   /** Most items in a batch. */
   readonly maximumItems: number;
   /** What an item counts. */
   cost(item: Item): number;
-  /** Answers a batch, in order, on the lane of that number. */
-  run(lane: number, batch: readonly Item[]): Promise<readonly Answer[]>;
+  /** Answers a batch, in order, on the runner of that number. */
+  run(runner: number, batch: readonly Item[]): Promise<readonly Answer[]>;
 }
 
 /** One `submit`. */
@@ -38,10 +38,10 @@ interface Waiting<Item, Answer> {
   readonly index: number;
 }
 
-/** A queue in front of lanes. */
+/** A queue in front of runners. */
 export class BatchQueue<Item, Answer> {
   readonly #options: BatchQueueOptions<Item, Answer>;
-  readonly #freeLanes: number[];
+  readonly #idleRunners: number[];
   readonly #waiting: Waiting<Item, Answer>[] = [];
   #waitingCost = 0;
   /** Why no more calls are taken. */
@@ -49,15 +49,15 @@ export class BatchQueue<Item, Answer> {
   /** Ends of the calls under way. */
   readonly #underWay = new Set<Promise<unknown>>();
 
-  /** A queue in front of idle lanes. */
+  /** A queue in front of idle runners. */
   constructor(options: BatchQueueOptions<Item, Answer>) {
     this.#options = options;
-    this.#freeLanes = Array.from({ length: options.lanes }, (_, lane) => lane).reverse();
+    this.#idleRunners = Array.from({ length: options.runners }, (_, runner) => runner).reverse();
   }
 
   /**
    * The answers of all items, in order. When a batch fails, its calls, all that wait and all later ones reject: items
-   * were checked before, so a lane that fails has lost a worker.
+   * were checked before, so a runner that fails has lost a worker.
    */
   submit(items: readonly Item[]): Promise<Answer[]> {
     if (this.#refusal !== undefined) return Promise.reject(this.#refusal);
@@ -83,16 +83,16 @@ export class BatchQueue<Item, Answer> {
   }
 
   #deal(): void {
-    while (this.#freeLanes.length > 0 && this.#waiting.length > 0) {
-      const lane = this.#freeLanes.pop()!;
-      this.#serve(lane, this.#take());
+    while (this.#idleRunners.length > 0 && this.#waiting.length > 0) {
+      const runner = this.#idleRunners.pop()!;
+      this.#serve(runner, this.#take());
     }
   }
 
   /** The next batch, off the queue. */
   #take(): Waiting<Item, Answer>[] {
-    const { lanes, maximumCost, maximumItems } = this.#options;
-    const limit = Math.min(maximumCost, Math.ceil(this.#waitingCost / lanes));
+    const { runners, maximumCost, maximumItems } = this.#options;
+    const limit = Math.min(maximumCost, Math.ceil(this.#waitingCost / runners));
     let cost = 0;
     let end = 0;
     while (end < Math.min(this.#waiting.length, maximumItems)) {
@@ -105,9 +105,9 @@ export class BatchQueue<Item, Answer> {
     return this.#waiting.splice(0, end);
   }
 
-  async #serve(lane: number, batch: readonly Waiting<Item, Answer>[]): Promise<void> {
+  async #serve(runner: number, batch: readonly Waiting<Item, Answer>[]): Promise<void> {
     try {
-      const answers = await this.#options.run(lane, batch.map(({ item }) => item));
+      const answers = await this.#options.run(runner, batch.map(({ item }) => item));
       batch.forEach(({ call, index }, place) => {
         call.answers[index] = answers[place];
         if (--call.missing === 0) call.resolve(call.answers);
@@ -117,7 +117,7 @@ export class BatchQueue<Item, Answer> {
       for (const { call } of [...batch, ...this.#waiting.splice(0)]) call.reject(error);
       this.#waitingCost = 0;
     }
-    this.#freeLanes.push(lane);
+    this.#idleRunners.push(runner);
     this.#deal();
   }
 }

@@ -1,9 +1,9 @@
 /**
- * An inference session: one model in an arena, its zeros left out, and lanes that answer with it.
+ * An inference session: one model in an arena, its zeros left out, and runners that answer with it.
  *
- * Weights exist once whatever the number of threads. In `latency` mode there is one lane: all threads share each run.
- * In `throughput` mode every thread is a lane of its own: as many runs at once, none of which waits at a barrier.
- * Calls that wait for a lane are put together in one run (`batch_queue.ts`), long ones are cut. Neither changes an
+ * Weights exist once whatever the number of threads. In `latency` mode there is one runner: all threads share each run.
+ * In `throughput` mode every thread is a runner of its own: as many runs at once, none of which waits at a barrier.
+ * Calls that wait for a runner are put together in one run (`batch_queue.ts`), long ones are cut. Neither changes an
  * answer by a bit: a kernel treats each token alike wherever it lies, and attention each sequence.
  * @module
  */
@@ -17,7 +17,14 @@ import { checkThreads, type Executor, type ExecutorFactory } from "../plan/execu
 import { type Plan, usualTile } from "../plan/plan.ts";
 import { BatchQueue } from "./batch_queue.ts";
 import type { EncoderSession, SessionInput, SessionMode } from "./encoder_session.ts";
-import { Lane, type LaneModel, laneNeeds, maximumSequences, reserveLane, sizeOfRun } from "./lane.ts";
+import {
+  maximumSequences,
+  reserveRunner,
+  Runner,
+  type RunnerModel,
+  runnerNeeds,
+  sizeOfRun,
+} from "./runner.ts";
 import { type LayerChoice, type SurveyedWeights, surveyWeights } from "./weights.ts";
 
 /** How to open a session. */
@@ -34,7 +41,7 @@ export interface SessionOptions {
   readonly dense?: boolean;
 }
 
-/** One core gains nothing from larger runs, and every lane has its own activations. */
+/** One core gains nothing from larger runs, and every runner has its own activations. */
 const defaultTokens = { latency: 2048, throughput: 512 } as const;
 
 /** Settings of a session, all given. */
@@ -55,14 +62,14 @@ export class Session implements EncoderSession {
   readonly isa: string;
   readonly arenaBytes: number;
   readonly weightBytes: number;
-  readonly #lanes: readonly Lane[];
+  readonly #runners: readonly Runner[];
   readonly #queue: BatchQueue<SessionInput, Float32Array>;
 
   private constructor(
-    { config, weights }: LaneModel,
+    { config, weights }: RunnerModel,
     { mode, threads, maximumTokens }: Settings,
     executors: readonly Executor[],
-    lanes: readonly Lane[],
+    runners: readonly Runner[],
   ) {
     const [{ machine, arena }] = executors;
     this.config = config;
@@ -74,13 +81,13 @@ export class Session implements EncoderSession {
     this.isa = machine.isa;
     this.arenaBytes = arena.byteLength;
     this.weightBytes = weights.totalBytes;
-    this.#lanes = lanes;
+    this.#runners = runners;
     this.#queue = new BatchQueue({
-      lanes: lanes.length,
+      runners: runners.length,
       maximumCost: maximumTokens,
       maximumItems: maximumSequences,
       cost: ({ ids }) => ids.length,
-      run: (lane, inputs) => lanes[lane].run(inputs),
+      run: (index, inputs) => runners[index].run(inputs),
     });
   }
 
@@ -89,8 +96,8 @@ export class Session implements EncoderSession {
     const { config } = model;
     const settings = settingsOf(config, options);
     const { mode, threads: { count } } = settings;
-    const [laneCount, workers] = mode === "latency" ? [1, count] : [count, 1];
-    // All lanes lie in one arena, so they can link the same code.
+    const [runnerCount, workers] = mode === "latency" ? [1, count] : [count, 1];
+    // All runners lie in one arena, so they can link the same code.
     const machine = assembleOnce(options.machine);
     const weights = await surveyWeights(model, {
       dense: options.dense ?? false,
@@ -102,21 +109,21 @@ export class Session implements EncoderSession {
 
     const size = new ArenaSize();
     const largest = sizeOfRun(settings.maximumTokens, maximumSequences, { machine, workers });
-    const needs = laneNeeds({ config, weights, addresses: weights.place(size) }, largest);
-    const placeLanes = (allocator: Allocator) =>
-      Array.from({ length: laneCount }, () => reserveLane(needs, allocator));
-    placeLanes(size).forEach(() => size.allocate(needs.programBytes, "programs"));
+    const needs = runnerNeeds({ config, weights, addresses: weights.place(size) }, largest);
+    const placeRunners = (allocator: Allocator) =>
+      Array.from({ length: runnerCount }, () => reserveRunner(needs, allocator));
+    placeRunners(size).forEach(() => size.allocate(needs.programBytes, "programs"));
 
     const arena = new Arena(size.byteLength);
-    const laneModel: LaneModel = { config, weights, addresses: weights.place(arena) };
-    const memories = placeLanes(arena);
+    const runnerModel: RunnerModel = { config, weights, addresses: weights.place(arena) };
+    const memories = placeRunners(arena);
     const executors = await startAndFill(
-      laneModel,
+      runnerModel,
       arena,
       () => memories.map(() => options.createExecutor({ machine, threads: workers, arena })),
     );
-    const lanes = memories.map((memory, index) => new Lane(laneModel, executors[index], memory));
-    return new Session(laneModel, settings, executors, lanes);
+    const runners = memories.map((memory, index) => new Runner(runnerModel, executors[index], memory));
+    return new Session(runnerModel, settings, executors, runners);
   }
 
   async logits(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
@@ -126,12 +133,12 @@ export class Session implements EncoderSession {
 
   /** The plan of a run of that size, for `describePlan`. */
   plan(tokens: number, sequences: number): Plan {
-    return this.#lanes[0].plan(tokens, sequences);
+    return this.#runners[0].plan(tokens, sequences);
   }
 
   async dispose(): Promise<void> {
     await this.#queue.close();
-    await Promise.all(this.#lanes.map((lane) => lane.dispose()));
+    await Promise.all(this.#runners.map((runner) => runner.dispose()));
   }
 }
 

@@ -190,12 +190,12 @@ Deno.test("Session in throughput mode runs calls at the same time, on weights th
         createExecutor: async (options) => {
           const executor = new InlineExecutor(options.machine, options.threads, options.arena);
           const run = executor.run.bind(executor);
-          const lane = log?.push("lane") ?? 0;
+          const runner = log?.push("runner") ?? 0;
           executor.run = async (program) => {
-            log?.push(`${lane} begins`);
+            log?.push(`${runner} begins`);
             await new Promise((resolve) => setTimeout(resolve, 5));
             await run(program);
-            log?.push(`${lane} ends`);
+            log?.push(`${runner} ends`);
           };
           return await Promise.resolve(executor);
         },
@@ -207,7 +207,7 @@ Deno.test("Session in throughput mode runs calls at the same time, on weights th
     const expected = await alone.logits(texts);
     const found = await Promise.all(texts.map((text) => session.logits([text])));
     assert.deepEqual(found.flat(), expected);
-    assert.deepEqual(log, ["lane", "lane", "1 begins", "2 begins", "1 ends", "2 ends"]);
+    assert.deepEqual(log, ["runner", "runner", "1 begins", "2 begins", "1 ends", "2 ends"]);
     assert.equal(session.weightBytes, alone.weightBytes);
     await session.dispose();
     await alone.dispose();
@@ -254,7 +254,7 @@ Deno.test("Session refuses ids that the model does not have, and the calls besid
   }
 });
 
-Deno.test("Session ends with the error of a lane that fails: pending calls, later ones, and dispose does not hang", async () => {
+Deno.test("Session ends with the error of a runner that fails: pending calls, later ones, and dispose does not hang", async () => {
   const model = await writeTinyModel("unstructured", 0.9);
   try {
     for (const mode of ["latency", "throughput"] as const) {
@@ -321,11 +321,10 @@ Deno.test("Session answers 10,000 mixed calls of concurrent callers without grow
       await callers(4000);
       const after = Deno.memoryUsage();
       await session.dispose();
-      // A leaked batch of inputs or answers, some hundred bytes a call, is below what the collector leaves about;
-      // leaked promises, timers and views of the arena are not.
+      // Measured: 1 MiB and 0.5 MiB. A leak of a promise, a timer or some views a call is several times that.
       const grown = (key: "rss" | "heapTotal") => (after[key] - before[key]) / 2 ** 20;
-      assert.ok(grown("rss") < 48, `${mode}: resident memory grew by ${grown("rss").toFixed(0)} MiB`);
-      assert.ok(grown("heapTotal") < 24, `${mode}: the heap grew by ${grown("heapTotal").toFixed(0)} MiB`);
+      assert.ok(grown("rss") < 12, `${mode}: resident memory grew by ${grown("rss").toFixed(0)} MiB`);
+      assert.ok(grown("heapTotal") < 8, `${mode}: the heap grew by ${grown("heapTotal").toFixed(0)} MiB`);
     }
   } finally {
     await Deno.remove(model.folder, { recursive: true });

@@ -1,7 +1,7 @@
 /**
- * A lane answers one batch at a time: an executor, memory for inputs and activations, and a program per size of batch.
+ * A runner answers one batch at a time: an executor, memory for inputs and activations, and a program per size of batch.
  *
- * A session has one lane that all threads share, or one lane for each thread. Weights are common to all.
+ * A session has one runner that all threads share, or one runner for each thread. Weights are common to all.
  * @module
  */
 import { bertInputs, buildBert } from "../../models/bert.ts";
@@ -25,8 +25,8 @@ export const maximumSequences = 256;
 /** Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ. */
 const maximumPrograms = 128;
 
-/** The model as all lanes of a session see it. */
-export interface LaneModel {
+/** The model as all runners of a session see it. */
+export interface RunnerModel {
   readonly config: BertConfig;
   readonly weights: SurveyedWeights;
   /** Addresses of the weights, by checkpoint name. */
@@ -40,8 +40,8 @@ export interface RunSize {
   readonly target: Target;
 }
 
-/** A lane's own memory. */
-export interface LaneMemory {
+/** A runner's own memory. */
+export interface RunnerMemory {
   readonly inputs: Readonly<Record<keyof typeof bertInputs, number>>;
   readonly activations: number;
 }
@@ -66,17 +66,19 @@ function powerOfTwo(value: number): number {
   return 2 ** Math.ceil(Math.log2(value));
 }
 
-/** What a lane takes of the arena. */
-export interface LaneNeeds {
+/** What a runner takes of the arena. */
+export interface RunnerNeeds {
   readonly largest: RunSize;
   readonly activationBytes: number;
   /** All programs it may make; they are allocated as they are made. */
   readonly programBytes: number;
 }
 
-/** The memory of a lane whose runs are up to that large. Planning is pure, so a plan at made-up addresses tells. */
-export function laneNeeds(model: LaneModel, largest: RunSize): LaneNeeds {
-  const inputs = Object.fromEntries(Object.keys(bertInputs).map((name) => [name, 0])) as LaneMemory["inputs"];
+/** The memory of a runner whose runs are up to that large. Planning is pure, so a plan at made-up addresses tells. */
+export function runnerNeeds(model: RunnerModel, largest: RunSize): RunnerNeeds {
+  const inputs = Object.fromEntries(
+    Object.keys(bertInputs).map((name) => [name, 0]),
+  ) as RunnerMemory["inputs"];
   const plan = planRun(model, largest, { inputs, activations: 0 });
   return {
     largest,
@@ -86,7 +88,7 @@ export function laneNeeds(model: LaneModel, largest: RunSize): LaneNeeds {
 }
 
 /** Takes memory for inputs and activations. */
-export function reserveLane({ largest, activationBytes }: LaneNeeds, allocator: Allocator): LaneMemory {
+export function reserveRunner({ largest, activationBytes }: RunnerNeeds, allocator: Allocator): RunnerMemory {
   const { columns, sequences } = largest;
   const words = (length: number, name: string) => allocator.allocate(length * 4, name);
   return {
@@ -110,13 +112,13 @@ interface ReadyRun {
 }
 
 /** An executor with what it needs to answer batches of one model. */
-export class Lane {
-  readonly #model: LaneModel;
+export class Runner {
+  readonly #model: RunnerModel;
   readonly #executor: Executor;
-  readonly #memory: LaneMemory;
+  readonly #memory: RunnerMemory;
   readonly #programs = new Map<string, Promise<ReadyRun>>();
 
-  constructor(model: LaneModel, executor: Executor, memory: LaneMemory) {
+  constructor(model: RunnerModel, executor: Executor, memory: RunnerMemory) {
     this.#model = model;
     this.#executor = executor;
     this.#memory = memory;
@@ -169,7 +171,7 @@ export class Lane {
   }
 }
 
-function planRun(model: LaneModel, { columns, sequences, target }: RunSize, memory: LaneMemory): Plan {
+function planRun(model: RunnerModel, { columns, sequences, target }: RunSize, memory: RunnerMemory): Plan {
   const { config, weights, addresses } = model;
   const graph = new Graph();
   buildBert(graph, config, { columns, sequences, mode: "infer", sparse: weights.structures });
