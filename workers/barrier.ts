@@ -9,14 +9,16 @@
  * | polls before sleep | 200         | 2,000       | 20,000       | 100,000     | no sleep   | 20,000 with patience |
  * | ------------------ | ----------- | ----------- | ------------ | ----------- | ---------- | -------------------- |
  * | ms                 | 1.90 (1.56) | 2.68 (0.95) | 10.20 (0.99) | 59.0 (0.96) | 114 (0.89) | 2.43 (0.88)          |
+ *
+ * Patience does not help where the system runs both workers on one core though another is free: see `pin.ts`.
  * @module
  */
 import { Control, pulseIndex } from "./protocol.ts";
 
-/** Polls of an unbroken spin, 4 ns each: the workers of a phase rarely differ by more than these 80 µs. */
+/** Polls of an unbroken spin, 7 ns each: the workers of a phase rarely differ by more than these 150 µs. */
 const barrierPolls = 20_000;
 
-/** Between runs there is no one to wait for but the caller, whose thread needs a core too: 8 µs. */
+/** Between runs there is no one to wait for but the caller, whose thread needs a core too: 15 µs. */
 const idlePolls = 2_000;
 
 /** Polls while patience is lost. */

@@ -25,7 +25,7 @@ export const Control = {
   arrived: lineWords,
   /** Counts passed barriers; workers wait on it. */
   generation: 2 * lineWords,
-  /** Workers asleep, or about to be: only then is a notification worth its 40 ns. */
+  /** Workers asleep, or about to be: only then is a notification worth its 80 ns. */
   sleepers: 3 * lineWords,
 } as const;
 
