@@ -10,7 +10,8 @@
  * | ------------------ | ----------- | ----------- | ------------ | ----------- | ---------- | -------------------- |
  * | ms                 | 1.90 (1.56) | 2.68 (0.95) | 10.20 (0.99) | 59.0 (0.96) | 114 (0.89) | 2.43 (0.88)          |
  *
- * Patience does not help where the system runs both workers on one core though another is free: see `pin.ts`.
+ * The bracketed numbers are those of quiet moments. In the others the system often runs both workers on one core and
+ * leaves the second to other programs; what can be done about that is in `pin.ts`.
  * @module
  */
 import { Control, pulseIndex } from "./protocol.ts";

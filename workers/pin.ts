@@ -1,11 +1,18 @@
 /**
  * Keeping a thread on one core, by libc's `sched_setaffinity`: Linux, with `--allow-ffi`.
  *
- * Not the default. On a quiet machine it changed nothing (MiniLM of 90 % zeros, 128 tokens, 2 workers on 2 cores: least
- * call 3.54 ms pinned, 3.57 ms free; one worker 6.35 and 6.40 ms). On a busy one it keeps workers from sharing a core
- * (10th percentile 3.8 instead of 6.9 ms), but they cannot step aside either: mean 17.5 instead of 9.0 ms. And two
- * pools of one process, or two processes, would pin themselves to the same cores. Use it where the cores are one
- * pool's own.
+ * Not the default. MiniLM of 90 % zeros, 2 workers on 2 cores that other programs use too, ms a call:
+ *
+ * | tokens | workers | least | 10th percentile | median | mean |
+ * | ------ | ------- | ----- | --------------- | ------ | ---- |
+ * | 16     | free    | 0.90  | 1.69            | 1.92   | 2.20 |
+ * | 16     | pinned  | 0.89  | 0.97            | 1.77   | 4.39 |
+ * | 128    | free    | 3.57  | 6.86            | 7.19   | 9.03 |
+ * | 128    | pinned  | 3.54  | 3.82            | 12.5   | 17.5 |
+ *
+ * In quiet moments it changes nothing. In busy ones pinned workers do not end up on the same core, but they cannot step
+ * aside either. And two pools of one process, or two processes, would pin themselves to the same cores. Use it where
+ * the cores are one pool's own.
  * @module
  */
 import { openSharedObject } from "../src/machines/native_loader.ts";
