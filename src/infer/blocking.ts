@@ -17,9 +17,12 @@
  * | 90 %, 4x1 blocks  | 1289 | 1439 | 1526 | 1589 | 1643 | 1691 |
  *
  * The more rows share a loaded panel the better: 48, 96, 192 and 384 rows give 855, 901, 955 and 940 at 90 % zeros.
- * Weights are packed once for short and long runs, so a panel is a compromise: over the shapes of BERT-base and
- * MiniLM at 90 % zeros the rule is within 10 % of the best panel for 128 columns and within 6 % for 16, where the best
- * one for either would cost the other up to 20 %. A search at load could not do better than that.
+ *
+ * Weights are packed once for long and short runs, so the panel is a compromise: twice the cache, 384 inputs here. In
+ * whole models, whose weights come from beyond the second level, that was measured against panels of 768 inputs and
+ * blocks of 48 rows as 6 % (BERT-base) and 3 % (MiniLM) less time in sparse layers for 128 tokens and 3 % less for 16;
+ * panels of 256 would gain another 4 % for 128 tokens and lose 20 % for 16. A search at load would have to settle the
+ * same conflict, so there is none.
  * @module
  */
 import { defaultPanelInputs, type SparsePattern } from "../kernels/sparse_matmul/pack.ts";
@@ -32,8 +35,6 @@ export interface MatrixToCut {
   readonly rows: number;
   /** Inputs. */
   readonly depth: number;
-  /** Stored share of its weights. */
-  readonly density: number;
 }
 
 /** What runs it. */
@@ -62,19 +63,18 @@ const wantedRows = 192;
 /** Least rows of a block that is cut so that workers can share evenly: below, loading panels shows. */
 const leastRows = 96;
 
-/** Entries from which a visit of a row to a panel is worth its cost. */
-const entriesPerVisit = 25.6;
+/** First-level caches that the activations of a panel would fill, in tiles of the usual width. */
+const cachesPerPanel = 2;
 
 /** Cuts a matrix. */
 export function chooseBlocking(matrix: MatrixToCut, target: CacheTarget): Blocking {
   return { panelInputs: choosePanel(matrix, target), blockRows: chooseRows(matrix.rows, target.workers) };
 }
 
-function choosePanel({ pattern, depth, density }: MatrixToCut, target: CacheTarget): number {
+function choosePanel({ pattern, depth }: MatrixToCut, target: CacheTarget): number {
   // Blocks load an input once for four rows, and four lanes ask for so little that the second level keeps up.
   if (pattern === "4x1" || target.lanes < 8) return defaultPanelInputs(depth);
-  const inCache = target.levelOneBytes / (target.tile * 4);
-  const limit = Math.max(1, Math.floor(Math.max(inCache, entriesPerVisit / Math.max(density, 1e-9))));
+  const limit = Math.max(1, Math.floor(cachesPerPanel * target.levelOneBytes / (4 * target.tile)));
   return Math.min(defaultPanelInputs(depth), Math.ceil(depth / Math.ceil(depth / limit)));
 }
 

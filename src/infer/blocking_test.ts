@@ -4,17 +4,16 @@ import { chooseBlocking } from "./blocking.ts";
 
 const avx512 = { lanes: 16, tile: 64, workers: 2, levelOneBytes: 48 << 10 };
 
-Deno.test("chooseBlocking fits panels of single weights to the cache, longer ones where little is stored", () => {
-  const panel = (density: number, target = avx512, depth = 768) =>
-    chooseBlocking({ pattern: "unstructured", rows: 768, depth, density }, target).panelInputs;
-  assert.deepEqual([0.5, 0.2, 0.1, 0.05, 0.001].map((density) => panel(density)), [192, 192, 256, 384, 768]);
-  assert.equal(panel(0.2, { ...avx512, levelOneBytes: 32 << 10 }), 128);
-  assert.equal(panel(0.1, { ...avx512, lanes: 4, tile: 32 }), 768);
-  assert.equal(panel(0.1, avx512, 100), 100);
+Deno.test("chooseBlocking fits panels of single weights to the cache, in equal parts", () => {
+  const panel = (depth: number, target = avx512) =>
+    chooseBlocking({ pattern: "unstructured", rows: 768, depth }, target).panelInputs;
+  assert.deepEqual([100, 384, 768, 1000, 3072].map((depth) => panel(depth)), [100, 384, 384, 334, 384]);
+  assert.equal(panel(768, { ...avx512, levelOneBytes: 32 << 10 }), 256);
+  assert.equal(panel(768, { ...avx512, lanes: 4, tile: 32 }), 768);
 });
 
 Deno.test("chooseBlocking leaves blocks of four rows their long panels", () => {
-  const matrix = { pattern: "4x1", rows: 768, depth: 3072, density: 0.1 } as const;
+  const matrix = { pattern: "4x1", rows: 768, depth: 3072 } as const;
   assert.equal(chooseBlocking(matrix, avx512).panelInputs, 768);
 });
 
@@ -23,7 +22,6 @@ Deno.test("chooseBlocking gives every worker rows, and blocks that can be packed
     pattern: fc.constantFrom("unstructured" as const, "4x1" as const),
     rows: fc.integer({ min: 1, max: 5000 }),
     depth: fc.integer({ min: 1, max: 9000 }),
-    density: fc.double({ min: 0, max: 1, noNaN: true }),
     workers: fc.integer({ min: 1, max: 70 }),
   });
   fc.assert(fc.property(matrices, ({ workers, ...matrix }) => {
@@ -34,7 +32,7 @@ Deno.test("chooseBlocking gives every worker rows, and blocks that can be packed
     assert.ok(blocksOfBusiest * blockRows <= matrix.rows / workers + 4 * blocksOfBusiest);
   }));
   assert.equal(
-    chooseBlocking({ pattern: "4x1", rows: 768, depth: 768, density: 0.1 }, avx512).blockRows,
+    chooseBlocking({ pattern: "4x1", rows: 768, depth: 768 }, avx512).blockRows,
     192,
   );
 });

@@ -99,7 +99,7 @@ export async function surveyWeights(model: Model, options: SurveyOptions): Promi
     const structureOf = (pattern: SparsePattern) =>
       structureOfBitmask(matrix, {
         pattern,
-        ...chooseBlocking({ pattern, rows, depth: columns, density }, options),
+        ...chooseBlocking({ pattern, rows, depth: columns }, options),
       });
     const blocks = structureOf("4x1");
     const pattern = matrix.nonZeros >= blockFill * 4 * blocks.storedBlocks ? "4x1" : "unstructured";
