@@ -22,8 +22,11 @@ import type { SurveyedWeights } from "./weights.ts";
 /** Most sequences in one run. */
 export const maximumSequences = 256;
 
-/** Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ. */
-const maximumPrograms = 128;
+/**
+ * Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ: for every doubling
+ * of the tokens eight more, each for up to four numbers of sequences.
+ */
+const maximumPrograms = 256;
 
 /** The model as all runners of a session see it. */
 export interface RunnerModel {
@@ -55,7 +58,8 @@ export function sizeOfRun(
   const { lanes, vectorRegisters } = machine;
   // A power of two, so that sparse kernels turn an input's number into an address with a shift.
   const tile = Math.min(usualTile(lanes), powerOfTwo(alignUp(tokens, lanes)));
-  const grain = tokens <= 8 * tile ? tile : 4 * tile;
+  // Every tile is computed, so rounding up costs time: at most an eighth of it, or one tile.
+  const grain = tile * powerOfTwo(Math.max(1, Math.ceil(tokens / (16 * tile))));
   const target: Target = { lanes, vectorRegisters, tile, workers };
   const sequenceTiles = powerOfTwo(Math.ceil(sequences / tile));
   return { columns: alignUp(tokens, grain), sequences: sequenceTiles * tile, target };
