@@ -5,7 +5,7 @@ import { presetConfig } from "../../models/presets.ts";
 import { openModel, saveModel } from "../checkpoint/model_folder.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import { unpackSparse } from "../kernels/sparse_matmul/pack.ts";
-import { canMapFiles, mappingGrain } from "../machines/file_mapping.ts";
+import { canMapFiles } from "../machines/file_mapping.ts";
 import { Arena, ArenaSize } from "../plan/arena.ts";
 import { surveyWeights } from "./weights.ts";
 
