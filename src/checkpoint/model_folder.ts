@@ -32,17 +32,10 @@ import {
   readBitmaskShape,
   type StoredMatrix,
 } from "./sparse_bitmask.ts";
+import { tokenizerFileNames } from "./tokenizer_files.ts";
 
 /** Where transformers.js looks for the model in a folder. */
 export const onnxFile = "onnx/model.onnx";
-
-/** Files that describe a tokenizer; a folder has some of them. */
-export const tokenizerFileNames: readonly string[] = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "vocab.txt",
-];
 
 /** The weights of an opened model. */
 export interface TensorSource {

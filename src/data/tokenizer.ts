@@ -6,6 +6,7 @@
  *     const { ids, typeIds } = tokenizer.encode("a text", "its pair", 128);
  * @module
  */
+import { tokenizerFileNames } from "../checkpoint/tokenizer_files.ts";
 import { Tokenizer as Backend } from "@huggingface/tokenizers";
 import { errorMessage, InputError, UnsupportedError } from "../core/errors.ts";
 import { type WordPieceOptions, wordPieceTokenizerConfig, wordPieceTokenizerJson } from "./wordpiece.ts";
@@ -38,19 +39,6 @@ export interface Tokenizer {
   /** The files to copy beside a model: as they were given, plus those made for it where it came with too few. */
   readonly files: ReadonlyMap<string, Uint8Array>;
 }
-
-/** Names of the files that belong to a tokenizer; what a folder has of them goes to `loadTokenizer`. */
-export const tokenizerFileNames: readonly string[] = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "vocab.txt",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "spiece.model",
-  "sentencepiece.bpe.model",
-];
 
 /** The parts of `tokenizer.json` this file looks at. */
 interface TokenizerJson {

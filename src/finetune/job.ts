@@ -6,12 +6,13 @@
 import { type BertConfig, bertConfigJson, parseBertConfig } from "../../models/config.ts";
 import { isPresetName, presetConfig, presetNames } from "../../models/presets.ts";
 import { type Model, newlyInitialisedMessage, openModel } from "../checkpoint/model_folder.ts";
+import { tokenizerFileNames } from "../checkpoint/tokenizer_files.ts";
 import { InputError } from "../core/errors.ts";
 import { pathKind, readBytes, readJson } from "../core/files.ts";
 import type { EncodedExample } from "../data/batches.ts";
 import { dataReport, formatDataReport } from "../data/report.ts";
 import { type Example, labelIndices, labelsOf, readExamples } from "../data/table.ts";
-import { checkTokenizer, loadTokenizer, type Tokenizer, tokenizerFileNames } from "../data/tokenizer.ts";
+import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { buildVocabulary } from "../data/vocabulary.ts";
 import { wordPieceFiles } from "../data/wordpiece.ts";
 import { makeReviews, reviewTokenizerFiles } from "../reviews/reviews.ts";
