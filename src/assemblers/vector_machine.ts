@@ -130,6 +130,10 @@ export interface VectorMachine {
   fma(accumulator: Vector, a: Vector, b: Vector): void;
   /** accumulator −= a · b, rounded as `fma`. */
   fmaNegated(accumulator: Vector, a: Vector, b: Vector): void;
+  /** accumulator += a · (`lanes` elements at base + offset), rounded as `fma`: `load` and `fma` without a register. */
+  fmaLoad(accumulator: Vector, a: Vector, base: Integer, offset: number): void;
+  /** accumulator += a · (the element at base + offset), rounded as `fma`: `broadcast` and `fma` in one. */
+  fmaBroadcast(accumulator: Vector, a: Vector, base: Integer, offset: number): void;
   /** d = a < b ? x : y, lane by lane; y where a or b is NaN. */
   selectLess(d: Vector, a: Vector, b: Vector, x: Vector, y: Vector): void;
   /** Every lane of d = the sum of all lanes of a, added in a fixed tree: halves, quarters, … */

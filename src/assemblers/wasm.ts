@@ -501,6 +501,34 @@ class WasmEmitter implements VectorMachine {
     this.#multiplyAccumulate(accumulator, a, b, simd.f32x4RelaxedNmadd, simd.f32x4Sub);
   }
 
+  fmaLoad(accumulator: Vector, a: Vector, base: Integer, offset: number): void {
+    this.#multiplyAccumulateMemory(accumulator, a, simd.load, base, offset);
+  }
+
+  fmaBroadcast(accumulator: Vector, a: Vector, base: Integer, offset: number): void {
+    this.#multiplyAccumulateMemory(accumulator, a, simd.load32Splat, base, offset);
+  }
+
+  #multiplyAccumulateMemory(
+    accumulator: Vector,
+    a: Vector,
+    load: number,
+    base: Integer,
+    offset: number,
+  ): void {
+    if (!this.#relaxed) this.#get(accumulator);
+    this.#get(a, base);
+    this.#simdMemory(load, offset);
+    if (this.#relaxed) {
+      this.#get(accumulator);
+      this.#simd(simd.f32x4RelaxedMadd);
+    } else {
+      this.#simd(simd.f32x4Mul);
+      this.#simd(simd.f32x4Add);
+    }
+    this.#set(accumulator);
+  }
+
   #multiplyAccumulate(accumulator: Vector, a: Vector, b: Vector, fused: number, separate: number): void {
     if (this.#relaxed) return this.#compute(accumulator, fused, a, b, accumulator);
     this.#get(accumulator, a, b);

@@ -61,6 +61,15 @@ export class Avx2Emitter extends X64VectorEmitter {
     this.body.vpbroadcastdLane(to, xmm(to.number));
   }
 
+  fmaBroadcast(accumulator: Vector, a: Vector, base: Integer, offset: number): void {
+    const memory = this.memory(base, offset);
+    const [sum, factor] = [this.readVector(accumulator), this.readVector(a)];
+    this.withTemporaries(1, [accumulator, a], (element) => {
+      this.body.load("vbroadcastss", element, memory);
+      this.body.three("vfmadd231ps", sum, factor, element);
+    });
+  }
+
   selectLess(d: Vector, a: Vector, b: Vector, x: Vector, y: Vector): void {
     const [left, right] = [this.readVector(a), this.readVector(b)];
     const [less, other] = [this.readVector(x), this.readVector(y)];

@@ -55,6 +55,11 @@ export class Avx512Emitter extends X64VectorEmitter {
     this.body.vpbroadcastdGpr(this.writeVector(d), from);
   }
 
+  fmaBroadcast(accumulator: Vector, a: Vector, base: Integer, offset: number): void {
+    const memory = { ...this.memory(base, offset), broadcast: true };
+    this.body.three("vfmadd231ps", this.readVector(accumulator), this.readVector(a), memory);
+  }
+
   selectLess(d: Vector, a: Vector, b: Vector, x: Vector, y: Vector): void {
     this.body.compareToMask(someLanes, this.readVector(a), this.readVector(b), lessThan);
     const [less, other] = [this.readVector(x), this.readVector(y)];

@@ -98,6 +98,12 @@ export abstract class X64VectorEmitter extends X64Emitter implements VectorMachi
     this.body.three(name, this.readVector(accumulator), this.readVector(a), this.readVector(b));
   }
 
+  fmaLoad(accumulator: Vector, a: Vector, base: Integer, offset: number): void {
+    const memory = this.memory(base, offset);
+    this.body.three("vfmadd231ps", this.readVector(accumulator), this.readVector(a), memory);
+  }
+
+  abstract fmaBroadcast(accumulator: Vector, a: Vector, base: Integer, offset: number): void;
   abstract selectLess(d: Vector, a: Vector, b: Vector, x: Vector, y: Vector): void;
 
   sumLanes(d: Vector, a: Vector): void {

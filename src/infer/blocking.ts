@@ -3,26 +3,19 @@
  *
  * Neither changes a result: every output is summed over its inputs in ascending order whatever the cuts.
  *
- * A kernel call walks a block of rows over a panel of inputs, then over the next panel. A panel of activations that
- * stays in the first-level cache serves all rows of the block from there; but every visit of a row to a panel costs a
- * mispredicted end of loop and a pass over y. Dense-equivalent GFLOP/s of one core, AVX-512, 48 KiB of first-level
- * cache, tiles of 64 columns, [768, 768] with single weights stored:
+ * A kernel call walks the rows of a block over a panel of inputs, then over the next panel. A panel of activations
+ * that stays in the first-level cache serves all rows of the block from there; but every visit of a row to a panel costs
+ * a pass over y. Dense-equivalent GFLOP/s of one core at 90 % zeros, AVX-512, 48 KiB of first-level cache, four layers
+ * of BERT-base in turn, so that weights come from beyond the second level and no branch is known from the run before:
  *
- * | inputs of a panel | 64   | 128  | 192  | 256  | 384  | 768  |
- * | ----------------- | ---- | ---- | ---- | ---- | ---- | ---- |
- * | 80 % zeros        | 370  | 434  | 444  | 419  | 375  | 326  |
- * | 90 % zeros        | 601  | 803  | 856  | 821  | 757  | 675  |
- * | 95 % zeros        | 696  | 1379 | 1432 | 1453 | 1425 | 1340 |
- * | 90 %, 16 columns  | 149  | 272  | 351  | 402  | 432  | 358  |
- * | 90 %, 4x1 blocks  | 1289 | 1439 | 1526 | 1589 | 1643 | 1691 |
+ * | inputs of a panel              | 96   | 128  | 192  | 384  | 768  |
+ * | ------------------------------ | ---- | ---- | ---- | ---- | ---- |
+ * | 128 columns, blocks of 96 rows | 735  | 752  | 739  | 714  | 670  |
+ * | 16 columns, blocks of 96 rows  | 339  | 352  | 379  | 331  | 346  |
+ * | 128 columns, 4x1, 192 rows     |      |      |      | 1297 | 1366 |
  *
- * The more rows share a loaded panel the better: 48, 96, 192 and 384 rows give 855, 901, 955 and 940 at 90 % zeros.
- *
- * Weights are packed once for long and short runs, so the panel is a compromise: twice the cache, 384 inputs here. In
- * whole models, whose weights come from beyond the second level, that was measured against panels of 768 inputs and
- * blocks of 48 rows as 6 % (BERT-base) and 3 % (MiniLM) less time in sparse layers for 128 tokens and 3 % less for 16;
- * panels of 256 would gain another 4 % for 128 tokens and lose 20 % for 16. A search at load would have to settle the
- * same conflict, so there is none.
+ * Single weights in panels of 128 inputs ran at 704, 752 and 747 with blocks of 48, 96 and 192 rows; 4x1 blocks at 1314,
+ * 1328 and 1366.
  * @module
  */
 import { defaultPanelInputs, type SparsePattern } from "../kernels/sparse_matmul/pack.ts";
@@ -57,18 +50,18 @@ export interface Blocking {
   readonly blockRows: number;
 }
 
-/** Rows that a loaded panel should serve. */
-const wantedRows = 192;
+/** Rows that a loaded panel should serve. With many of single weights, their results push it out of the cache. */
+const wantedRows = { "unstructured": 96, "4x1": 192 } as const;
 
 /** Least rows of a block that is cut so that workers can share evenly: below, loading panels shows. */
 const leastRows = 96;
 
 /** First-level caches that the activations of a panel would fill, in tiles of the usual width. */
-const cachesPerPanel = 2;
+const cachesPerPanel = 1;
 
 /** Cuts a matrix. */
 export function chooseBlocking(matrix: MatrixToCut, target: CacheTarget): Blocking {
-  return { panelInputs: choosePanel(matrix, target), blockRows: chooseRows(matrix.rows, target.workers) };
+  return { panelInputs: choosePanel(matrix, target), blockRows: chooseRows(matrix, target) };
 }
 
 function choosePanel({ pattern, depth }: MatrixToCut, target: CacheTarget): number {
@@ -79,8 +72,8 @@ function choosePanel({ pattern, depth }: MatrixToCut, target: CacheTarget): numb
 }
 
 /** Blocks in a multiple of the workers, two for each where that leaves enough rows, so that uneven rows even out. */
-function chooseRows(rows: number, workers: number): number {
-  const blocks = Math.max(1, rows / wantedRows, Math.min(2 * workers, rows / leastRows));
+function chooseRows({ pattern, rows }: MatrixToCut, { workers }: CacheTarget): number {
+  const blocks = Math.max(1, rows / wantedRows[pattern], Math.min(2 * workers, rows / leastRows));
   const shared = Math.ceil(blocks / workers) * workers;
   return Math.max(4, Math.ceil(rows / shared / 4) * 4);
 }

@@ -7,8 +7,8 @@ const avx512 = { lanes: 16, tile: 64, workers: 2, levelOneBytes: 48 << 10 };
 Deno.test("chooseBlocking fits panels of single weights to the cache, in equal parts", () => {
   const panel = (depth: number, target = avx512) =>
     chooseBlocking({ pattern: "unstructured", rows: 768, depth }, target).panelInputs;
-  assert.deepEqual([100, 384, 768, 1000, 3072].map((depth) => panel(depth)), [100, 384, 384, 334, 384]);
-  assert.equal(panel(768, { ...avx512, levelOneBytes: 32 << 10 }), 256);
+  assert.deepEqual([100, 384, 768, 1000, 3072].map((depth) => panel(depth)), [100, 192, 192, 167, 192]);
+  assert.equal(panel(768, { ...avx512, levelOneBytes: 32 << 10 }), 128);
   assert.equal(panel(768, { ...avx512, lanes: 4, tile: 32 }), 768);
 });
 

@@ -192,6 +192,40 @@ testOnMachines("fma and fmaNegated are exact where nothing needs rounding", (mac
   }));
 });
 
+testOnMachines("fmaLoad and fmaBroadcast give the bits of fma with what is in memory", (machine) => {
+  const { lanes } = machine;
+  const viaRegister = prepareVector(machine, 3, (m, [c, a, b]) => (m.fma(c, a, b), c));
+  // The third operand lies after the first two.
+  const prepareMemory = (name: "fmaLoad" | "fmaBroadcast", offset: number, isSquare: boolean) =>
+    prepare(machine, { source: "pointer", target: "pointer" }, (m, args) => {
+      const source = args.pointer("source");
+      const [c, a] = [m.vector(), m.vector()];
+      m.load(c, source, 0);
+      m.load(a, source, 4 * lanes);
+      m[name](c, isSquare ? c : a, source, 8 * lanes + offset);
+      const target = args.pointer("target");
+      m.store(target, 0, c);
+      m.free(c, a, source, target);
+    });
+  const runs = [0, 4, 4096].flatMap((offset) =>
+    [false, true].flatMap((isSquare) => [
+      { offset, isSquare, spread: 1, run: prepareMemory("fmaLoad", offset, isSquare) },
+      { offset, isSquare, spread: 0, run: prepareMemory("fmaBroadcast", offset, isSquare) },
+    ])
+  );
+  fc.assert(fc.property(f32Lanes(lanes), f32Lanes(lanes), f32Lanes(lanes), (c, a, b) => {
+    for (const { offset, isSquare, spread, run } of runs) {
+      floats.set([...c, ...a], operandAddress / 4);
+      floats.set(b, operandAddress / 4 + 2 * lanes + offset / 4);
+      run({ source: operandAddress, target: resultAddress });
+      const found = words.slice(resultAddress / 4, resultAddress / 4 + lanes);
+      const other = b.map((_, i) => b[i * spread]);
+      const wanted = viaRegister(bitsOf(c), bitsOf(isSquare ? c : a), bitsOf(other));
+      assert.deepEqual(floatsOf(found), floatsOf(wanted));
+    }
+  }));
+});
+
 testOnMachines(
   "fma rounds once or twice, the same in fmaNegated, and carries NaN and infinity",
   (machine) => {

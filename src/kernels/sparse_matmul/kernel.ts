@@ -1,8 +1,10 @@
 /**
  * The sparse matmul kernel: a call computes one output block for a range of tiles.
  *
- * Loops, outermost first: tiles of columns, input panels, row groups, groups of columns, entries. The results of a row
- * group stay in registers while its entries in a panel are walked, and pass from panel to panel through y.
+ * Loops, outermost first: tiles of columns, strips of a tile that fit the registers, input panels, kinds of chunks,
+ * chunks. A chunk adds to its rows of y: they are loaded, its entries added, and stored again. While the panels pass
+ * over a block its results stay in the L1 cache. Bias and addend go before and the activation after: in passes of their
+ * own where rows have several chunks, with the first and the last chunk where groups have one a panel.
  * @module
  */
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
@@ -17,7 +19,7 @@ import {
   takeAccumulators,
 } from "../matmul/block.ts";
 import type { Activation } from "../matmul/reference.ts";
-import { groupRows, type SparsePattern } from "./pack.ts";
+import { type ChunkKind, chunkKinds, countedTurn, groupRows, type SparsePattern } from "./pack.ts";
 
 /** What is baked into the code. */
 export interface SparseMatmulConstants {
@@ -32,7 +34,7 @@ export interface SparseMatmulConstants {
   readonly bias: boolean;
   readonly addend: boolean;
   readonly activation: Activation;
-  /** Vectors of columns held in registers; divides a tile. */
+  /** Vectors of a strip, the columns held in registers; divides a tile. */
   readonly vectors: number;
 }
 
@@ -49,10 +51,8 @@ const sparseMatmulArguments = {
   addend: "pointer",
   /** First row of the block, first tile of y. */
   y: "pointer",
-  /** Full row groups. */
-  groups: "integer",
-  /** 1 when a group of `rows % group rows` rows follows. */
-  tails: "integer",
+  /** Rows of the block. */
+  rows: "integer",
   /** Tiles of columns. */
   tiles: "integer",
 } as const;
@@ -69,7 +69,7 @@ export function sparseMatmulConstants(
   const vectorsPerTile = shape.tile / machine.lanes;
   const registersFor = (vectors: number) =>
     height * vectors + Math.max(
-      height === 1 ? 2 : vectors + 1,
+      height === 1 ? 1 : vectors + 1,
       shape.activation === "gelu" ? geluTemporaries : 0,
     );
   let vectors = Math.min(8, vectorsPerTile);
@@ -86,7 +86,7 @@ const kernels = new Map<string, Kernel<SparseMatmulArguments>>();
  * Requires: y overlaps x and the addend nowhere; the tile is a power of two.
  * Numerics: f32 sums in stored order, inputs ascending, starting from bias (+ addend without an activation), one fma
  *           each. A weight that is not stored is skipped, even where x is NaN or infinite.
- * Cost:     2 · stored weights · columns operations; a call reads its weights once per tile, and all of x.
+ * Cost:     2 · stored weights · columns operations; a call reads its weights once per strip, and all of x.
  */
 export function sparseMatmulKernel(constants: SparseMatmulConstants): Kernel<SparseMatmulArguments> {
   const { pattern, rows, depth, panelInputs, tile, bias, addend, activation, vectors } = constants;
@@ -114,128 +114,93 @@ function emitSparseMatmul(
   args: ArgumentReader<SparseMatmulArguments>,
   constants: SparseMatmulConstants,
 ): void {
-  const { pattern, rows, depth, panelInputs, tile } = constants;
-  const height = groupRows(pattern);
+  const { rows, depth, panelInputs, tile, vectors } = constants;
   const rowBytes = tile * 4;
-  const lastPanel = (Math.ceil(depth / panelInputs) - 1) * panelInputs;
+  const stripBytes = vectors * vm.lanes * 4;
+  const panels = Math.ceil(depth / panelInputs);
+  const kinds = chunkKinds(constants);
+  const isCounted = kinds[0].entries === "counted";
   const x = args.pointer("x");
   const y = args.pointer("y");
   const tiles = args.integer("tiles");
-  vm.repeat(tiles, () => {
+
+  const emitStrip = () => {
+    if (!isCounted) {
+      emitEachRow(vm, args, constants, y, (accumulators, ends) => {
+        emitStart(vm, accumulators, ends);
+        emitStore(vm, accumulators, ends);
+      });
+    }
     const values = args.pointer("values");
     const indices = args.pointer("indices");
-    const panel = vm.integer();
-    vm.forRange(panel, 0, depth, panelInputs, () => {
-      for (const [name, storedRows] of [["groups", height], ["tails", rows % height]] as const) {
-        if (storedRows === 0) continue;
-        const groups = args.integer(name);
-        vm.repeat(groups, () => {
-          emitGroup(vm, args, constants, storedRows, { x, y, values, indices, panel, groups });
-          vm.addInteger(y, y, storedRows * rowBytes);
-        });
-        vm.free(groups);
+    const left = vm.integer();
+    vm.setInteger(left, panels);
+    vm.repeat(left, () => {
+      for (const kind of kinds) {
+        const chunks = vm.integer();
+        vm.loadU16(chunks, indices, 0);
+        vm.addInteger(indices, indices, 2);
+        vm.repeat(chunks, () => emitChunk(vm, args, constants, kind, { x, y, values, indices, left }));
+        vm.free(chunks);
       }
-      rewindRows(vm, args, constants, y);
       vm.addInteger(x, x, panelInputs * rowBytes);
     });
-    vm.free(values, indices, panel);
-    // The panels have moved x on by at least a whole tile.
-    vm.subtractInteger(x, x, (lastPanel + panelInputs - depth) * rowBytes);
+    vm.subtractInteger(x, x, panels * panelInputs * rowBytes);
+    vm.free(values, indices, left);
+    if (!isCounted && constants.activation !== "none") {
+      emitEachRow(vm, args, constants, y, (accumulators, ends) => {
+        emitResume(vm, accumulators, ends);
+        emitActivation(vm, accumulators, ends);
+        emitStore(vm, accumulators, ends);
+      });
+    }
+  };
+
+  vm.repeat(tiles, () => {
+    if (stripBytes === rowBytes) {
+      emitStrip();
+    } else {
+      const strips = vm.integer();
+      vm.setInteger(strips, rowBytes / stripBytes);
+      vm.repeat(strips, () => {
+        emitStrip();
+        vm.addInteger(x, x, stripBytes);
+        vm.addInteger(y, y, stripBytes);
+      });
+      vm.free(strips);
+      vm.subtractInteger(x, x, rowBytes);
+      vm.subtractInteger(y, y, rowBytes);
+    }
+    vm.addInteger(x, x, depth * rowBytes);
     vm.addInteger(y, y, rows * rowBytes);
   });
   vm.free(x, y, tiles);
 }
 
-/** Moves y back to the block's first row. */
-function rewindRows(
-  vm: VectorMachine,
-  args: ArgumentReader<SparseMatmulArguments>,
-  { pattern, rows, tile }: SparseMatmulConstants,
-  y: Integer,
-): void {
-  const height = groupRows(pattern);
-  for (const [name, storedRows] of [["groups", height], ["tails", rows % height]] as const) {
-    const bytes = args.integer(name);
-    vm.multiplyInteger(bytes, bytes, storedRows * tile * 4);
-    vm.subtractInteger(y, y, bytes);
-    vm.free(bytes);
-  }
-}
-
-/** One row group over one panel and a whole tile; moves `values` and `indices` on. */
-function emitGroup(
+/** Runs `body` on each row of the output block at y. */
+function emitEachRow(
   vm: VectorMachine,
   args: ArgumentReader<SparseMatmulArguments>,
   constants: SparseMatmulConstants,
-  storedRows: number,
-  at: {
-    readonly x: Integer;
-    readonly y: Integer;
-    readonly values: Integer;
-    readonly indices: Integer;
-    readonly panel: Integer;
-    /** Groups left of this kind, this one included. */
-    readonly groups: Integer;
-  },
+  blockOfY: Integer,
+  body: (accumulators: Vector[][], ends: BlockEnds) => void,
 ): void {
-  const { pattern, depth, panelInputs, tile, activation, vectors } = constants;
-  const height = groupRows(pattern);
+  const { tile, vectors, activation } = constants;
   const rowBytes = tile * 4;
-  const lastPanel = (Math.ceil(depth / panelInputs) - 1) * panelInputs;
-  const inPanel = (begin: number, then: () => void, otherwise?: () => void) => {
-    if (lastPanel === 0) then();
-    else vm.when(at.panel, "equal", begin, then, otherwise);
-  };
-
-  const column = vm.integer();
-  vm.forRange(column, 0, rowBytes, vectors * vm.lanes * 4, () => {
-    const accumulators = takeAccumulators(vm, { rows: height, vectors });
-    // The rows a padded group lacks are summed like the others, and neither begun from memory nor stored.
-    const stored = accumulators.slice(0, storedRows);
-    for (const accumulator of accumulators.slice(storedRows).flat()) vm.constantF32(accumulator, 0);
-    const result = () => {
-      const y = vm.integer();
-      vm.addInteger(y, at.y, column);
-      return y;
-    };
-    const ends = (y: Integer, bias?: Integer): BlockEnds => ({
-      y,
-      rowStride: rowBytes,
-      bias,
-      addend: constants.addend ? addendAt(vm, args, y) : undefined,
-      activation,
-    });
-    const release = ({ y, bias, addend }: BlockEnds) =>
-      vm.free(y, ...(bias ? [bias] : []), ...(addend ? [addend] : []));
-
-    inPanel(0, () => {
-      const bias = constants.bias ? biasOfGroup(vm, args, constants, storedRows, at.groups) : undefined;
-      const start = ends(result(), bias);
-      emitStart(vm, stored, start);
-      release(start);
-    }, () => {
-      const y = result();
-      emitResume(vm, stored, { y, rowStride: rowBytes });
-      vm.free(y);
-    });
-
-    vm.addInteger(at.x, at.x, column);
-    emitEntries(vm, constants, accumulators, at);
-    vm.subtractInteger(at.x, at.x, column);
-
-    if (activation !== "none") {
-      inPanel(lastPanel, () => {
-        const end = ends(result());
-        emitActivation(vm, stored, end);
-        release(end);
-      });
-    }
-    const y = result();
-    emitStore(vm, stored, { y, rowStride: rowBytes });
-    vm.free(y, ...accumulators.flat());
+  const y = vm.integer();
+  vm.moveInteger(y, blockOfY);
+  const addend = constants.addend ? addendAt(vm, args, y) : undefined;
+  const bias = constants.bias ? args.pointer("bias") : undefined;
+  const count = args.integer("rows");
+  vm.repeat(count, () => {
+    const accumulators = takeAccumulators(vm, { rows: 1, vectors });
+    body(accumulators, { y, rowStride: rowBytes, bias, addend, activation });
+    vm.free(...accumulators.flat());
+    vm.addInteger(y, y, rowBytes);
+    if (addend) vm.addInteger(addend, addend, rowBytes);
+    if (bias) vm.addInteger(bias, bias, 4);
   });
-  vm.free(column);
-  emitNextGroup(vm, constants, at);
+  vm.free(count, y, ...(addend ? [addend] : []), ...(bias ? [bias] : []));
 }
 
 /** The address in the addend that belongs to an address in y: the arguments name the same element of both. */
@@ -248,112 +213,149 @@ function addendAt(vm: VectorMachine, args: ArgumentReader<SparseMatmulArguments>
   return addend;
 }
 
-/** The address of a group's first bias, from the number of groups left. */
-function biasOfGroup(
+/** Where the walk over the panels of an output block is. */
+interface ChunkPlace {
+  /** First input of the panel. */
+  readonly x: Integer;
+  /** First row of the block. */
+  readonly y: Integer;
+  /** The chunk's first value. */
+  readonly values: Integer;
+  /** The chunk's first index. */
+  readonly indices: Integer;
+  /** Panels left, this one included. */
+  readonly left: Integer;
+}
+
+/** One chunk over a strip; moves `values` and `indices` on. */
+function emitChunk(
   vm: VectorMachine,
   args: ArgumentReader<SparseMatmulArguments>,
-  { pattern }: SparseMatmulConstants,
-  storedRows: number,
-  groupsLeft: Integer,
-): Integer {
-  const height = groupRows(pattern);
-  const bytes = args.integer("groups");
-  if (storedRows === height) vm.subtractInteger(bytes, bytes, groupsLeft);
-  vm.multiplyInteger(bytes, bytes, height * 4);
+  constants: SparseMatmulConstants,
+  { rows, entries }: ChunkKind,
+  place: ChunkPlace,
+): void {
+  const { x, values, indices } = place;
+  const rowBytes = constants.tile * 4;
+  const y = indexedAddress(vm, indices, 0, place.y, rowBytes);
+  const accumulators = takeAccumulators(vm, { rows, vectors: constants.vectors });
+  const valueBytes = 4 * groupRows(constants.pattern);
+  const emitEntry = () => {
+    // Both pointers move on at every entry, for V8: see `emitProducts`.
+    const input = indexedAddress(vm, indices, 0, x, rowBytes);
+    emitProduct(vm, accumulators, values, input);
+    vm.free(input);
+    vm.addInteger(values, values, valueBytes);
+    vm.addInteger(indices, indices, 2);
+  };
+  if (entries === "counted") {
+    emitOnlyChunk(vm, args, constants, accumulators, y, place, () => {
+      vm.addInteger(indices, indices, 2);
+      for (const count of [countedTurn, 1]) {
+        const turns = vm.integer();
+        vm.loadU16(turns, indices, 0);
+        vm.addInteger(indices, indices, 2);
+        vm.repeat(turns, () => {
+          for (let entry = 0; entry < count; entry++) emitEntry();
+        });
+        vm.free(turns);
+      }
+    });
+  } else {
+    emitResume(vm, accumulators, { y, rowStride: rowBytes });
+    vm.addInteger(indices, indices, 2);
+    for (let entry = 0; entry < entries; entry++) emitEntry();
+  }
+  emitStore(vm, accumulators, { y, rowStride: rowBytes });
+  vm.free(y, ...accumulators.flat());
+}
+
+/** The beginning and the end of a chunk that is its group's only one in a panel. */
+function emitOnlyChunk(
+  vm: VectorMachine,
+  args: ArgumentReader<SparseMatmulArguments>,
+  constants: SparseMatmulConstants,
+  accumulators: readonly (readonly Vector[])[],
+  y: Integer,
+  { indices, left }: ChunkPlace,
+  emitEntries: () => void,
+): void {
+  const { depth, panelInputs, tile, activation } = constants;
+  const panels = Math.ceil(depth / panelInputs);
+  const rowStride = tile * 4;
+  const whenLeft = (panelsLeft: number, then: () => void, otherwise?: () => void) => {
+    if (panels === 1) then();
+    else vm.when(left, "equal", panelsLeft, then, otherwise);
+  };
+  const addend = () => constants.addend ? addendAt(vm, args, y) : undefined;
+  const release = ({ bias, addend }: BlockEnds) =>
+    vm.free(...(bias ? [bias] : []), ...(addend ? [addend] : []));
+  whenLeft(panels, () => {
+    const bias = constants.bias ? biasAt(vm, args, indices) : undefined;
+    const ends = { y, rowStride, bias, addend: addend(), activation };
+    emitStart(vm, accumulators, ends);
+    release(ends);
+  }, () => emitResume(vm, accumulators, { y, rowStride }));
+  emitEntries();
+  if (activation === "none") return;
+  whenLeft(1, () => {
+    const ends = { y, rowStride, bias: undefined, addend: addend(), activation };
+    emitActivation(vm, accumulators, ends);
+    release(ends);
+  });
+}
+
+/** The address of the bias of a chunk's first row. */
+function biasAt(vm: VectorMachine, args: ArgumentReader<SparseMatmulArguments>, indices: Integer): Integer {
   const bias = args.pointer("bias");
-  vm.addInteger(bias, bias, bytes);
-  vm.free(bytes);
+  const offset = vm.integer();
+  vm.loadU16(offset, indices, 0);
+  vm.shiftLeftInteger(offset, offset, 2);
+  vm.addInteger(bias, bias, offset);
+  vm.free(offset);
   return bias;
 }
 
-/**
- * Entries per turn of the loop. Four instead of one gave 35 % at 90 % zeros on V8, whose loops check the stack at every
- * turn; eight gave no more.
- */
-const unrolledEntries = 4;
-
-/** accumulators[r][v] += weight[r] · x[input, v] for the entries of a group in a panel. */
-function emitEntries(
+/** base + (the index at indices + offset) · rowBytes, in a fresh register. */
+function indexedAddress(
   vm: VectorMachine,
-  { pattern, tile }: SparseMatmulConstants,
-  accumulators: readonly (readonly Vector[])[],
-  at: { readonly x: Integer; readonly values: Integer; readonly indices: Integer },
-): void {
-  const height = groupRows(pattern);
-  const value = vm.integer();
-  const index = vm.integer();
-  vm.moveInteger(value, at.values);
-  vm.moveInteger(index, at.indices);
-  const emitEntry = () => {
-    const input = vm.integer();
-    vm.loadU16(input, index, 2);
-    vm.shiftLeftInteger(input, input, Math.log2(tile * 4));
-    vm.addInteger(input, input, at.x);
-    if (height === 1) emitRowEntry(vm, accumulators[0], value, input);
-    else emitBlockEntry(vm, accumulators, value, input);
-    vm.free(input);
-    vm.addInteger(value, value, height * 4);
-    vm.addInteger(index, index, 2);
-  };
-  const count = vm.integer();
-  vm.loadU16(count, at.indices, 0);
-  vm.shiftRightInteger(count, count, Math.log2(unrolledEntries));
-  vm.repeat(count, () => {
-    for (let entry = 0; entry < unrolledEntries; entry++) emitEntry();
-  });
-  vm.loadU16(count, at.indices, 0);
-  vm.andInteger(count, count, unrolledEntries - 1);
-  vm.repeat(count, emitEntry);
-  vm.free(count, value, index);
+  indices: Integer,
+  offset: number,
+  base: Integer,
+  rowBytes: number,
+): Integer {
+  const address = vm.integer();
+  vm.loadU16(address, indices, offset);
+  vm.shiftLeftInteger(address, address, Math.log2(rowBytes));
+  vm.addInteger(address, address, base);
+  return address;
 }
 
-/** One weight times a row of x; each vector of x is used once and needs no register of its own. */
-function emitRowEntry(
-  vm: VectorMachine,
-  accumulators: readonly Vector[],
-  value: Integer,
-  input: Integer,
-): void {
-  const weight = vm.vector();
-  const columns = vm.vector();
-  vm.broadcast(weight, value, 0);
-  accumulators.forEach((accumulator, v) => {
-    vm.load(columns, input, v * vm.lanes * 4);
-    vm.fma(accumulator, weight, columns);
-  });
-  vm.free(weight, columns);
-}
-
-/** The weights of a block, one after the other, times a row of x that stays in registers. */
-function emitBlockEntry(
+/** accumulators[r][v] += weight[r] · x[v] for one entry. */
+function emitProduct(
   vm: VectorMachine,
   accumulators: readonly (readonly Vector[])[],
-  value: Integer,
+  values: Integer,
   input: Integer,
 ): void {
-  const weight = vm.vector();
-  const columns = accumulators[0].map(() => vm.vector());
-  columns.forEach((vector, v) => vm.load(vector, input, v * vm.lanes * 4));
-  accumulators.forEach((row, r) => {
-    vm.broadcast(weight, value, r * 4);
-    row.forEach((accumulator, v) => vm.fma(accumulator, weight, columns[v]));
-  });
-  vm.free(weight, ...columns);
-}
-
-/** Moves `values` and `indices` past a group's entries in a panel. */
-function emitNextGroup(
-  vm: VectorMachine,
-  { pattern }: SparseMatmulConstants,
-  { values, indices }: { readonly values: Integer; readonly indices: Integer },
-): void {
-  const bytes = vm.integer();
-  vm.loadU16(bytes, indices, 0);
-  vm.shiftLeftInteger(bytes, bytes, 1);
-  vm.addInteger(indices, indices, bytes);
-  vm.addInteger(indices, indices, 2);
-  // An index takes 2 bytes, its weights 4 bytes each.
-  vm.multiplyInteger(bytes, bytes, 2 * groupRows(pattern));
-  vm.addInteger(values, values, bytes);
-  vm.free(bytes);
+  const vectorBytes = vm.lanes * 4;
+  const operand = vm.vector();
+  if (accumulators.length === 1) {
+    // Each vector of x is used once and needs no register of its own.
+    vm.broadcast(operand, values, 0);
+    accumulators[0].forEach((accumulator, v) => vm.fmaLoad(accumulator, operand, input, v * vectorBytes));
+  } else if (accumulators[0].length === 1) {
+    // Each weight is used once.
+    vm.load(operand, input, 0);
+    accumulators.forEach(([accumulator], r) => vm.fmaBroadcast(accumulator, operand, values, r * 4));
+  } else {
+    const columns = accumulators[0].map(() => vm.vector());
+    columns.forEach((vector, v) => vm.load(vector, input, v * vectorBytes));
+    accumulators.forEach((row, r) => {
+      vm.broadcast(operand, values, r * 4);
+      row.forEach((accumulator, v) => vm.fma(accumulator, operand, columns[v]));
+    });
+    vm.free(...columns);
+  }
+  vm.free(operand);
 }

@@ -17,6 +17,9 @@ export interface SparseMatmulAttributes {
   readonly activation: Activation;
 }
 
+/** Bytes of x that pass by all output blocks before more do: what an L2 cache holds besides weights and results. */
+const cachedBytes = 800 << 10;
+
 /**
  * Inputs x tiled [K, C], packed u8 [structure.byteLength], bias? rows [N], addend? tiled [N, C]; result tiled [N, C].
  *
@@ -52,42 +55,37 @@ export const sparseMatmul: Operation<SparseMatmulAttributes> = {
   lower({ attributes, inputs, outputs: [y], target }: Placement<SparseMatmulAttributes>): Step[] {
     const [x, packed, bias, addend] = inputs;
     const { structure, activation } = attributes;
-    const { rows: features, depth, blockRows, pattern } = structure;
+    const { pattern, rows: features, depth, panelInputs, blockRows } = structure;
     const { tile, workers } = target;
     const kernel = sparseMatmulKernel(sparseMatmulConstants({
       pattern,
       rows: features,
       depth,
-      panelInputs: structure.panelInputs,
+      panelInputs,
       tile,
       bias: bias !== undefined,
       addend: addend !== undefined,
       activation,
     }, target));
-    const height = groupRows(pattern);
-    const groupsPerBlock = blockRows / height;
-    const panels = Math.ceil(depth / structure.panelInputs);
     const shares = splitBlocks(structure.blockEntries, y.type.shape[1] / tile, workers);
+    const tilesPerCall = Math.max(1, Math.floor(cachedBytes / (depth * tile * 4)));
     const calls = shares.map(({ blocks, tiles }) => {
       const list: KernelCall[] = [];
-      if (tiles.begin === tiles.end) return list;
-      for (let block = blocks.begin; block < blocks.end; block++) {
-        const row = block * blockRows;
-        const blockHeight = Math.min(blockRows, features - row);
-        const entries = structure.blockEntries[block];
-        const resultOffset = (tiles.begin * features + row) * tile * 4;
-        list.push(callKernel(kernel, {
-          x: x!.address + tiles.begin * depth * tile * 4,
-          values: packed!.address + structure.valuesOffset + entries * height * 4,
-          indices: packed!.address + structure.indicesOffset +
-            (block * groupsPerBlock * panels + entries) * 2,
-          bias: bias ? bias.address + row * 4 : 0,
-          addend: addend ? addend.address + resultOffset : 0,
-          y: y.address + resultOffset,
-          groups: Math.floor(blockHeight / height),
-          tails: blockHeight % height === 0 ? 0 : 1,
-          tiles: tiles.end - tiles.begin,
-        }));
+      for (let first = tiles.begin; first < tiles.end; first += tilesPerCall) {
+        for (let block = blocks.begin; block < blocks.end; block++) {
+          const row = block * blockRows;
+          const resultOffset = (first * features + row) * tile * 4;
+          list.push(callKernel(kernel, {
+            x: x!.address + first * depth * tile * 4,
+            values: packed!.address + structure.blockEntries[block] * groupRows(pattern) * 4,
+            indices: packed!.address + structure.indexOffsets[block],
+            bias: bias ? bias.address + row * 4 : 0,
+            addend: addend ? addend.address + resultOffset : 0,
+            y: y.address + resultOffset,
+            rows: Math.min(blockRows, features - row),
+            tiles: Math.min(tilesPerCall, tiles.end - first),
+          }));
+        }
       }
       return list;
     });

@@ -128,6 +128,14 @@ Deno.test("packing says what does not fit", () => {
     name: "InputError",
     message: "Cannot pack blocks of 6 rows: wanted a multiple of 4",
   });
+  assert.throws(
+    () => packSparse(new Float32Array(6), [2, 3], { ...options, blockRows: 400, panelInputs: 4096 }),
+    {
+      name: "InputError",
+      message:
+        "Cannot pack blocks of 400 rows in panels of 4096 inputs: their chunks must be countable in 16 bits",
+    },
+  );
   assert.throws(() => packSparse(new Float32Array(0), [0, 3], options), { name: "InputError" });
   const entries = { shape: [2, 3], bitmask: Uint8Array.of(1, 6), values: new Float32Array(2) } as const;
   assert.throws(() => packSparseFromEntries(entries, options), {
