@@ -95,7 +95,7 @@ export async function pipeline(
 
 /** How `openSession` runs a model. */
 export interface OpenSessionOptions {
-  /** Most tokens in one run, default 2048 (512 for `throughput`); longer calls are cut. At least the model's positions. */
+  /** Most tokens in one run, default 512; longer calls are cut. At least the model's positions. */
   readonly maximumTokens?: number;
   /** Run every layer with the dense kernels, for comparison. */
   readonly dense?: boolean;

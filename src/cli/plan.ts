@@ -3,8 +3,10 @@
  * @module
  */
 import { openModel } from "../checkpoint/model_folder.ts";
+import { describeLayers } from "../infer/describe_layers.ts";
+import { sizeOfRun } from "../infer/runner.ts";
 import { Session } from "../infer/session.ts";
-import { selectMachine } from "../machines/mod.ts";
+import { nativeCpu, selectMachine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { describePlan } from "../plan/plan.ts";
 import {
@@ -29,8 +31,9 @@ export function planCommand(): Command {
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  const machine = selectMachine(flags.isa);
   const session = await Session.open(await openModel(await chosenModel(flags.model)), {
-    machine: selectMachine(flags.isa),
+    machine,
     threads: flags.threads,
     // Nothing runs, so no worker is started.
     createExecutor: ({ machine, threads, arena }) =>
@@ -44,20 +47,26 @@ async function run(command: Command): Promise<void> {
           (session.weightBytes / 2 ** 20).toFixed(2)
         } MiB of weights`,
       );
-      for (const layer of session.layers) {
-        console.log(
-          `  ${layer.name}  ${layer.rows} × ${layer.columns}  ${
-            (layer.sparsity * 100).toFixed(1)
-          } % zeros  ` +
-            `${layer.kernel}  ${(layer.weightBytes / 1024).toFixed(0)} KiB  (${layer.reason})`,
-        );
-      }
+      const run = {
+        columns: sizeOfRun(flags.tokens, flags.batch, { machine, workers: session.threads }).columns,
+        tile: plan.target.tile,
+        workers: plan.target.workers,
+        caches: nativeCpu()?.caches ?? [],
+      };
+      for (const line of describeLayers(session.layers, session.structures, run)) console.log(`  ${line}`);
       console.log(describePlan(plan));
     }
     await writeJson(flags.json, {
       isa: session.isa,
       threads: session.threads,
-      layers: session.layers,
+      tile: plan.target.tile,
+      barriers: plan.phases.length,
+      layers: session.layers.map((layer) => {
+        const structure = session.structures.get(layer.name);
+        return structure
+          ? { ...layer, panelInputs: structure.panelInputs, blockRows: structure.blockRows }
+          : layer;
+      }),
       phases: plan.phases.map(({ name, calls }) => ({
         name,
         calls: calls.map((share) => share.map(({ kernel, words }) => ({ kernel: kernel.key, words }))),

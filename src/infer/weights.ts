@@ -119,7 +119,7 @@ export async function surveyWeights(model: Model, options: SurveyOptions): Promi
       kernel: isSparse ? pattern : "dense",
       reason: options.dense
         ? "dense was asked for"
-        : `density ${density.toFixed(3)}, break-even of ${pattern} ${breakEvenDensity[pattern]}`,
+        : `density ${density.toFixed(3)}, and ${pattern} pays below ${breakEvenDensity[pattern]}`,
       weightBytes: weights.get(name)!.byteLength,
     });
   }

@@ -226,7 +226,7 @@ export function planBytes(plan: Plan): number {
 export function describePlan(plan: Plan): string {
   const { target } = plan;
   const lines = [
-    `${plan.phases.length} phases, ${target.workers} workers, tiles of ${target.tile} columns, ` +
+    `${plan.phases.length} phases, ${target.workers} workers, a barrier after each phase, tiles of ${target.tile} columns, ` +
     `${target.lanes} lanes, ${plan.kernels.length} kernels, ` +
     `${(plan.activationBytes / 2 ** 20).toFixed(2)} MiB of activations, ` +
     `${(plan.scratchBytes / 2 ** 10).toFixed(0)} KiB of scratch`,
