@@ -5,7 +5,7 @@
  * import { pipeline } from "@lacuna/lacuna";
  *
  * const classify = await pipeline("text-classification", "runs/reviews/export", { threads: 2 });
- * console.log(await classify("not a single dull moment in it")); // { label: "positive", score: 0.99… }
+ * console.log(await classify("the plot is anything but dull")); // { label: "positive", score: 0.99… }
  * await classify.dispose();
  * ```
  *

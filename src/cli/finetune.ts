@@ -211,7 +211,7 @@ export function formatResult(result: FinetuneResult): string {
       `  ${result.exported.dir}/${file.name}  ${(file.byteLength / 2 ** 20).toFixed(2)} MiB  ${file.what}`,
     );
   }
-  lines.push("", "next:", `  deno task infer "not a single dull moment in it"`, "  deno task bench");
+  lines.push("", "next:", `  deno task infer "the plot is anything but dull"`, "  deno task bench");
   return lines.join("\n");
 }
 
