@@ -100,7 +100,8 @@ export function matmulConstants(
       activation: shape.activation,
       maximumRows,
     });
-  const block = chooseRows(8);
+  // With one vector of columns tall blocks save loads of x: 12 rows gave 11 % over 8. V8 has no registers for them.
+  const block = chooseRows(machine.lanes > 4 ? 12 : 8);
   // A panel of a row-major weight stays in the L2 cache while all tiles pass; a transposed one is copied, and lies in
   // vectors until the last of its rows.
   const rowUnit = shape.transposed ? block.rows * machine.lanes : block.rows;
