@@ -3,6 +3,7 @@
  * @module
  */
 import { join } from "node:path";
+import { benchKernels, formatKernels } from "../../bench/kernels.ts";
 import { describeMachine } from "../../bench/machine.ts";
 import { benchModel, type ModelBenchResult, writeSyntheticModel } from "../../bench/model.ts";
 import { formatTable, htmlReport } from "../../bench/report.ts";
@@ -41,11 +42,16 @@ export function benchCommand(): Command {
     .option("--threads <n>", "threads of every engine (default: one per usable core)", parseNumber)
     .option("--seconds <n>", "measured seconds per engine", parseNumber, 4)
     .option("--isa <name>", "instruction set of lacuna's kernels (default: the fastest there is)")
+    .option(
+      "--kernels",
+      "time the kernels one by one instead; of the other flags only --tokens, --isa and --json apply",
+    )
     .option("--html <file>", "where the report goes", "runs/bench.html");
 }
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  if (flags.kernels) return await runKernels(flags.isa, flags.tokens, flags.json);
   if (flags.quantize !== undefined) {
     throw new InputError(`--quantize is ${flags.quantize}: this version runs f32 models only`);
   }
@@ -111,6 +117,20 @@ async function run(command: Command): Promise<void> {
     ...first.result,
     rows: results.flatMap(({ result }) => result.rows.map((row) => ({ model: result.config.model, ...row }))),
   });
+}
+
+/** `--kernels`: lengths of whole tiles, which kernels are made for. */
+async function runKernels(isa?: string, tokens?: number, json?: string): Promise<void> {
+  if (tokens !== undefined && !(tokens >= 16 && tokens <= 4096 && Number.isInteger(Math.log2(tokens)))) {
+    throw new InputError(`--tokens is ${tokens}: --kernels wants a power of two from 16 to 4096`);
+  }
+  const result = await benchKernels({
+    isa,
+    tokens: tokens === undefined ? undefined : [tokens],
+    onProgress: (text) => console.error(`  ${text}`),
+  });
+  if (!jsonOnStandardOutput(json)) console.log(`\n${formatKernels(result)}`);
+  await writeJson(json, result);
 }
 
 /** 128 tokens, or all the model can take where that is less. */
