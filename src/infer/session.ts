@@ -157,10 +157,14 @@ function settingsOf({ maximumPositions }: BertConfig, options: SessionOptions): 
   if (!modes.includes(mode)) throw new InputError(`mode is ${mode}: wanted latency or throughput`);
   const threads = chooseThreads(options.threads);
   checkThreads(threads.count);
+  const { maximumTokens = defaultTokens } = options;
+  if (!(Number.isInteger(maximumTokens) && maximumTokens >= 1 && maximumTokens <= 2 ** 20)) {
+    throw new InputError(`maximumTokens is ${maximumTokens}: wanted a whole number from 1 to ${2 ** 20}`);
+  }
   return {
     mode,
     threads,
-    maximumTokens: Math.max(options.maximumTokens ?? defaultTokens, maximumPositions),
+    maximumTokens: Math.max(maximumTokens, maximumPositions),
   };
 }
 

@@ -332,6 +332,47 @@ Deno.test("Session answers 10,000 mixed calls of concurrent callers without grow
   }
 });
 
+Deno.test("Session that cannot open says why and stops what it started", async () => {
+  const model = await writeTinyModel("unstructured", 0.9);
+  try {
+    let disposed = 0;
+    const opened = await openModel(model.folder);
+    const open = (createExecutor: SessionOptions["createExecutor"], maximumTokens?: number) =>
+      Session.open(opened, {
+        machine: availableMachines()[0],
+        mode: "throughput",
+        threads: 2,
+        maximumTokens,
+        createExecutor,
+      });
+    const counted: SessionOptions["createExecutor"] = async (options) => {
+      const executor = await poisoned(options);
+      executor.dispose = () => Promise.resolve(void disposed++);
+      return executor;
+    };
+    for (const tokens of [0, 0.5, 2 ** 31]) {
+      await assert.rejects(open(() => assert.fail("started"), tokens), {
+        name: "InputError",
+        message: `maximumTokens is ${tokens}: wanted a whole number from 1 to 1048576`,
+      });
+    }
+    let made = 0;
+    const second: SessionOptions["createExecutor"] = (options) =>
+      ++made === 2 ? Promise.reject(new Error("no thread left")) : counted(options);
+    await assert.rejects(open(second), /no thread left/);
+    assert.equal(disposed, 1);
+    // The weights change while they are loaded: once the arena is there, so are the executors.
+    const cutting: SessionOptions["createExecutor"] = (options) => {
+      Deno.writeTextFileSync(`${model.folder}/model.safetensors`, "not what was opened");
+      return counted(options);
+    };
+    await assert.rejects(open(cutting), /the file changed since it was opened/);
+    assert.equal(disposed, 3);
+  } finally {
+    await Deno.remove(model.folder, { recursive: true });
+  }
+});
+
 Deno.test("Session of a sparse model takes less memory for weights than a dense one", async () => {
   const model = await writeTinyModel("unstructured", 0.9);
   try {
