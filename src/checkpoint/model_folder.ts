@@ -60,6 +60,8 @@ export interface TensorSource {
 export interface Model {
   /** The checked config, with the labels asked for. */
   readonly config: BertConfig;
+  /** Class names of the checkpoint itself, whatever labels were asked for. */
+  readonly storedLabels: readonly string[];
   /** `config.json` as it was, with all the fields this project does not know. */
   readonly configJson: Readonly<Record<string, unknown>>;
   /** The folder read; for a hub id, the one in the cache. */
@@ -112,6 +114,7 @@ export async function openModel(dirOrHubId: string, options: OpenModelOptions = 
   }
   return {
     config,
+    storedLabels: stored.labels,
     configJson,
     dir,
     tensors,

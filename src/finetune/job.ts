@@ -43,7 +43,8 @@ interface Texts {
 
 /** Reads data and model, and tokenises. Throws `InputError` for whatever of them cannot be used. */
 export async function prepareJob(settings: FinetuneSettings): Promise<Job> {
-  const texts = settings.train === undefined ? embeddedTexts(settings) : await readTexts(settings);
+  const found = settings.train === undefined ? embeddedTexts(settings) : await readTexts(settings);
+  const texts = { ...found, labels: await orderedLabels(found.labels, settings.model) };
   const model = settings.model === undefined
     ? undefined
     : await openModel(settings.model, { labels: texts.labels });
@@ -76,6 +77,17 @@ export async function prepareJob(settings: FinetuneSettings): Promise<Job> {
       else trainer.initialise();
     },
   };
+}
+
+/** The classes in the order of the starting model, where it has the same: its head then keeps its meaning. */
+async function orderedLabels(
+  labels: readonly string[],
+  model: string | undefined,
+): Promise<readonly string[]> {
+  if (model === undefined) return labels;
+  const stored = (await openModel(model, { labels })).storedLabels;
+  const isSameSet = stored.length === labels.length && stored.every((label) => labels.includes(label));
+  return isSameSet ? stored : labels;
 }
 
 /** Fields of `config.json` that say what a model is for; a new head brings its own. */

@@ -222,6 +222,14 @@ Deno.test("finetune starts from a model and gives it the labels of the data, wha
   }
 });
 
+Deno.test("finetune keeps the class order of a model that has the same labels, so that its head stays right", async () => {
+  await using folder = await TinyFolder.create();
+  const model = await folder.writeModel("model", { id2label: { 0: "positive", 1: "negative" } });
+  const { out } = await finetune(folder.settings({ model, epochs: 1 }));
+  const written = JSON.parse(await Deno.readTextFile(join(out, "config.json")));
+  assert.deepEqual(written.id2label, { 0: "positive", 1: "negative" });
+});
+
 Deno.test("finetune reads every table format, pairs and label names", async () => {
   await using folder = await TinyFolder.create();
   const rows = tinyRows(32, 3);

@@ -135,8 +135,11 @@ export async function openPipeline(
   }) as unknown as TextClassificationPipeline;
 }
 
-/** Softmax of the logits, best class first. */
+/** Softmax of the logits, best class first. A model with NaN or infinite weights is refused, not answered with. */
 function rank(logits: Float32Array, labels: readonly string[]): ClassScore[] {
+  if (!logits.every(Number.isFinite)) {
+    throw new InputError(`the logits of a text are ${logits.join(", ")}: the model's weights are damaged`);
+  }
   const largest = Math.max(...logits);
   const weights = Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = weights.reduce((total, weight) => total + weight, 0);

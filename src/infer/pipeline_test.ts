@@ -111,6 +111,24 @@ Deno.test("pipeline cuts long texts, or refuses them when told to", async () => 
   }
 });
 
+Deno.test("pipeline says so when a model's weights are damaged, instead of answering NaN", async () => {
+  await using folder = await TinyFolder.create();
+  const dir = await folder.writeModel("model", labels);
+  const path = join(dir, "model.safetensors");
+  const bytes = await Deno.readFile(path);
+  const view = new DataView(bytes.buffer);
+  const headerBytes = Number(view.getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + headerBytes)));
+  view.setFloat32(8 + headerBytes + header["classifier.bias"].data_offsets[0], NaN, true);
+  await Deno.writeFile(path, bytes);
+  const classify = await pipeline("text-classification", dir);
+  try {
+    await assert.rejects(classify(texts[0]), { name: "InputError", message: /weights are damaged/ });
+  } finally {
+    await classify.dispose();
+  }
+});
+
 Deno.test("pipeline refuses models and options it cannot use, in one line", async () => {
   await using folder = await TinyFolder.create();
   const model = await folder.writeModel("model");
