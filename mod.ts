@@ -14,6 +14,8 @@
  * @module
  */
 import type { ExportOptions, ExportResult } from "./src/export/mod.ts";
+import type { EvaluateOptions, ModelEvaluation } from "./src/evaluate/mod.ts";
+import type { ModelBenchOptions, ModelBenchResult } from "./bench/model.ts";
 import type { FinetuneListener, FinetuneResult } from "./src/finetune/mod.ts";
 import type { FinetuneSettings } from "./src/finetune/options.ts";
 import type { PipelineOptions, PipelineTask, TextClassificationPipeline } from "./src/infer/pipeline.ts";
@@ -26,7 +28,13 @@ import { poolFactory } from "./workers/pool.ts";
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
 export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
 export type { FinetuneListener, FinetuneResult, StepProgress } from "./src/finetune/mod.ts";
-export type { Evaluation } from "./src/finetune/metrics.ts";
+export type { ModelBenchOptions, ModelBenchResult } from "./bench/model.ts";
+export type { BenchResult, BenchRow } from "./bench/result.ts";
+export type { Cache, MachineDescription } from "./bench/machine.ts";
+export type { LatencySummary } from "./bench/measure.ts";
+export type { Calibration } from "./src/evaluate/calibration.ts";
+export type { EvaluateOptions, ModelEvaluation, Robustness } from "./src/evaluate/mod.ts";
+export type { Evaluation } from "./src/evaluate/metrics.ts";
 export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
 export type { BertConfig } from "./models/config.ts";
 export type { Encoding, Tokenizer } from "./src/data/tokenizer.ts";
@@ -67,6 +75,26 @@ export async function finetune(
 ): Promise<FinetuneResult> {
   const { finetune } = await import("./src/finetune/mod.ts");
   return await finetune(settings, { createExecutor: poolFactory(), ...callbacks });
+}
+
+/**
+ * Evaluates a finished model on a labelled file: metrics, calibration, and how it does on disturbed texts.
+ *
+ * @throws InputError for a model or a file that cannot be used.
+ */
+export async function evaluate(options: EvaluateOptions): Promise<ModelEvaluation> {
+  const { evaluateModel } = await import("./src/evaluate/mod.ts");
+  return await evaluateModel(options, poolFactory());
+}
+
+/**
+ * Times a model folder against ONNX Runtime and transformers.js with the same weights and threads, in turns.
+ *
+ * @throws InputError for a model or a number that cannot be used.
+ */
+export async function bench(options: ModelBenchOptions): Promise<ModelBenchResult> {
+  const { benchModel } = await import("./bench/model.ts");
+  return await benchModel(options);
 }
 
 /**

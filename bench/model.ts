@@ -19,7 +19,7 @@ import { isPrunable, sparsityOfWeights } from "../src/pruning/sparsity.ts";
 import { runBench } from "./compare.ts";
 import type { EngineSource } from "./engine.ts";
 import { lacuna } from "./lacuna.ts";
-import type { MachineDescription } from "./machine.ts";
+import { describeMachine, type MachineDescription } from "./machine.ts";
 import type { BenchResult } from "./result.ts";
 
 /** What to measure a model with. */
@@ -28,19 +28,27 @@ export interface ModelBenchOptions {
   readonly folder: string;
   /** What the report calls it. */
   readonly title: string;
+  /** Length of every text. */
   readonly tokens: number;
+  /** Texts in a call. */
   readonly batch: number;
+  /** Threads of every engine. */
   readonly threads: number;
   /** Measured seconds per engine. */
   readonly seconds: number;
+  /** Instruction set of lacuna's kernels; default: the fastest. */
   readonly isa?: string;
-  readonly machine: MachineDescription;
+  /** Where it is measured, for the report; measured when absent. */
+  readonly machine?: MachineDescription;
+  /** Hears what is going on and, while timing, the share done. */
   readonly onProgress?: (activity: string, share?: number) => void;
 }
 
 /** A result with the zeros of each layer, for the report. */
 export interface ModelBenchResult {
+  /** What `bench --json` writes. */
   readonly result: BenchResult;
+  /** Share of zeros of each prunable weight, by checkpoint name. */
   readonly layerSparsity: Readonly<Record<string, number>>;
 }
 
@@ -86,7 +94,7 @@ export async function benchModel(options: ModelBenchOptions): Promise<ModelBench
       batch: options.batch,
       threads,
       seconds: options.seconds,
-      machine: options.machine,
+      machine: options.machine ?? await describeMachine(isa),
       config: { model: options.title },
       onProgress,
     });

@@ -23,6 +23,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
 /** Folders that the files of a folder must never import from. */
 const forbidden: Readonly<Record<string, readonly string[]>> = {
   "src/infer": ["src/finetune", "src/export", "src/cli", "workers", "bench"],
+  "src/evaluate": ["src/finetune", "src/export", "src/cli", "workers", "bench"],
   "src/finetune": ["src/infer", "src/cli", "workers", "bench"],
   "src/cli": ["workers"],
   "models": ["src/finetune", "src/infer", "src/cli", "workers", "bench"],

@@ -3,7 +3,7 @@
  * @module
  */
 import { type EncodedExample, evaluationBatches } from "../data/batches.ts";
-import { ConfusionMatrix, type Evaluation, predictedClass } from "./metrics.ts";
+import { ConfusionMatrix, type Evaluation, predictedClass } from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** Loss and metrics on a labelled set. */

@@ -10,7 +10,7 @@ import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safe
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, exists, writeFileAtomic } from "../core/files.ts";
 import type { Fingerprint } from "./fingerprint.ts";
-import type { Evaluation } from "./metrics.ts";
+import type { Evaluation } from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** An evaluation with its place in the run. */
