@@ -267,7 +267,7 @@ Deno.test("WorkerPool says so when a worker dies, at its start or later, and doe
   for (const [deed, message] of cases as [string, RegExp][]) {
     await withWorkersThat(atSecondCall(deed), async () => {
       const arena = new Arena(1 << 16);
-      const pool = await WorkerPool.create({ machine: selectMachine(), threads: 2, arena, silenceMs: 500 });
+      const pool = await WorkerPool.create({ machine: selectMachine(), threads: 2, arena, silenceMs: 4000 });
       try {
         const cell = pool.arena.allocate(64, "cell");
         const call = callKernel(accumulate, { source: cell, target: cell });
@@ -284,7 +284,7 @@ Deno.test("WorkerPool says so when a worker dies, at its start or later, and doe
 
 Deno.test("WorkerPool names a worker that vanishes without a word, whatever it is waited for", async () => {
   // `terminate` and `close` send no event: only the missing signs of life tell.
-  const vanished = /^Error: Cannot run: worker 1 died: no sign of life for 1500 ms/;
+  const vanished = /^Error: Cannot run: worker 1 died: no sign of life for 4000 ms/;
   const vanishAtMessage = (count: number) =>
     `let calls = 0;
      addEventListener("message", (event) => {
@@ -293,7 +293,7 @@ Deno.test("WorkerPool names a worker that vanishes without a word, whatever it i
        close();
      });`;
   const attempt = async () => {
-    const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 1500 });
+    const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 4000 });
     try {
       await pool.run(await prepare(pool, counting(pool).plan));
     } finally {
@@ -314,7 +314,7 @@ Deno.test("WorkerPool names a worker that was terminated while it served", async
       made.push(this);
     }
   };
-  const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 1500 })
+  const pool = await WorkerPool.create({ ...optionsOf(2), silenceMs: 4000 })
     .finally(() => globalThis.Worker = Worker);
   try {
     const program = await prepare(pool, counting(pool).plan);

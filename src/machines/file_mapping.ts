@@ -26,8 +26,6 @@ function openLibc() {
   });
 }
 
-let libc: ReturnType<typeof openLibc> | undefined;
-
 /** Whether `mapFile` can work here: 64-bit Linux with `--allow-ffi`. */
 export function canMapFiles(): boolean {
   return Deno.build.os === "linux" && Deno.permissions.querySync({ name: "ffi" }).state === "granted";
@@ -51,15 +49,16 @@ export function mapFile(
     );
   }
   if (!canMapFiles()) return false;
+  let libc: ReturnType<typeof openLibc>;
   try {
-    libc ??= openLibc();
+    libc = openLibc();
   } catch {
     return false; // Another C library than GNU's.
   }
   const { open, close, mmap, mremap, munmap } = libc.symbols;
   const descriptor = open(new TextEncoder().encode(`${path}\0`), readOnlyCloseOnExec);
-  if (descriptor < 0) return false;
   try {
+    if (descriptor < 0) return false;
     const length = BigInt(skew + byteLength);
     // A file that cannot be mapped must not cost the arena its pages: first anywhere, then moved into place.
     const found = mmap(null, length, readWrite, privateMapping, descriptor, BigInt(offsetBytes - skew));
@@ -71,6 +70,7 @@ export function mapFile(
     }
     return true;
   } finally {
-    close(descriptor);
+    if (descriptor >= 0) close(descriptor);
+    libc.close();
   }
 }
