@@ -5,7 +5,7 @@
  *     0            pruneBegin                    pruneEnd                        1     (fraction of the steps)
  * @module
  */
-import { resolve } from "node:path";
+import { join } from "node:path";
 import { saveModel } from "../checkpoint/model_folder.ts";
 import { chooseThreads } from "../core/cores.ts";
 import { InputError, Interrupted } from "../core/errors.ts";
@@ -288,7 +288,7 @@ async function finish(
   });
   const exported = await exportModel({
     model: settings.out,
-    out: resolve(settings.out, "export"),
+    out: join(settings.out, "export"),
     pattern: settings.pattern,
     overwrite: true,
   });
@@ -312,7 +312,7 @@ async function checkOutput({ out, overwrite, resume }: FinetuneSettings): Promis
     return;
   }
   await checkOutputFolder(out, { overwrite });
-  await checkOutputFolder(resolve(out, "export"), { overwrite });
+  await checkOutputFolder(join(out, "export"), { overwrite });
   if (isStarted && !overwrite) {
     throw new InputError(`${out} already holds a run: pass --resume to go on, --overwrite or another --out`);
   }
