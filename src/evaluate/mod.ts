@@ -6,8 +6,8 @@ import { openModel } from "../checkpoint/model_folder.ts";
 import { InputError } from "../core/errors.ts";
 import { type Example, labelIndices, readExamples } from "../data/table.ts";
 import { checkTokenizer, loadTokenizer } from "../data/tokenizer.ts";
-import type { EncoderSession } from "../infer/encoder_session.ts";
 import { Session } from "../infer/session.ts";
+import { softmax } from "../infer/softmax.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import { type Calibration, calibration } from "./calibration.ts";
@@ -88,9 +88,8 @@ export async function evaluateModel(
     createExecutor,
   });
   try {
-    const answer = (change: (text: string, index: number) => string) =>
-      probabilitiesOf(
-        session,
+    const answer = async (change: (text: string, index: number) => string) => {
+      const logits = await session.logits(
         examples.map(({ text, pair }, index) => {
           const { ids, typeIds } = tokenizer.encode(
             change(text, index),
@@ -100,6 +99,8 @@ export async function evaluateModel(
           return { ids: Int32Array.from(ids), typeIds: Uint8Array.from(typeIds) };
         }),
       );
+      return logits.map(softmax);
+    };
     const begin = performance.now();
     const probabilities = await answer((text) => text);
     const seconds = (performance.now() - begin) / 1000;
@@ -139,18 +140,6 @@ function classesOf(examples: readonly Example[], labels: readonly string[]): Int
     examples.every(({ label }) => label !== undefined && names.includes(label));
   const isNumbered = !among(labels) && among(numbers);
   return labelIndices(examples, isNumbered ? numbers : labels);
-}
-
-async function probabilitiesOf(
-  session: EncoderSession,
-  inputs: Parameters<EncoderSession["logits"]>[0],
-): Promise<Float64Array[]> {
-  return (await session.logits(inputs)).map((logits) => {
-    const largest = Math.max(...logits);
-    const weights = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
-    const sum = weights.reduce((total, weight) => total + weight, 0);
-    return weights.map((weight) => weight / sum);
-  });
 }
 
 function bestClass(scores: Float64Array): number {

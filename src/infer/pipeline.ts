@@ -9,6 +9,7 @@ import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import type { EncoderSession, SessionMode } from "./encoder_session.ts";
 import { Session } from "./session.ts";
+import { softmax } from "./softmax.ts";
 
 /** A label with its probability. */
 export interface ClassScore {
@@ -140,8 +141,6 @@ function rank(logits: Float32Array, labels: readonly string[]): ClassScore[] {
   if (!logits.every(Number.isFinite)) {
     throw new InputError(`the logits of a text are ${logits.join(", ")}: the model's weights are damaged`);
   }
-  const largest = Math.max(...logits);
-  const weights = Array.from(logits, (logit) => Math.exp(logit - largest));
-  const sum = weights.reduce((total, weight) => total + weight, 0);
-  return labels.map((label, k) => ({ label, score: weights[k] / sum })).sort((a, b) => b.score - a.score);
+  const scores = softmax(logits);
+  return labels.map((label, k) => ({ label, score: scores[k] })).sort((a, b) => b.score - a.score);
 }
