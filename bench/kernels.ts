@@ -15,7 +15,7 @@ import { attention } from "../src/kernels/attention/operation.ts";
 import { gelu } from "../src/kernels/gelu/operation.ts";
 import { layerNorm } from "../src/kernels/layer_norm/operation.ts";
 import { matmul } from "../src/kernels/matmul/operation.ts";
-import { sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
+import { packedTypes, sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
 import { packSparse, type SparsePattern } from "../src/kernels/sparse_matmul/pack.ts";
 import { levelOneBytes, type Machine, selectMachine } from "../src/machines/mod.ts";
 import { Arena } from "../src/plan/arena.ts";
@@ -197,14 +197,21 @@ class Round {
           levelOneBytes: levelOneBytes(),
         });
         const { bytes, structure } = packSparse(pruned, [outputs, inputs], { pattern, ...cuts });
-        const type: ValueType = { dtype: "u8", layout: "rows", shape: [bytes.length] };
+        const types = packedTypes(structure);
+        const [indicesOffset] = structure.indexOffsets;
         this.#add(sparseMatmul, { structure, activation }, {
           kernel: pattern,
           sparsity: 1 - structure.nnz / (outputs * inputs),
           operations: 2 * structure.nnz * columns,
           denseOperations: operations,
           weightBytes: bytes.length,
-          inputs: [x, { type, data: bytes }, undefined, undefined],
+          inputs: [
+            x,
+            { type: types.values, data: new Float32Array(bytes.buffer, 0, indicesOffset / 4) },
+            { type: types.indices, data: bytes.subarray(indicesOffset) },
+            undefined,
+            undefined,
+          ],
           expected: this.#products(pruned, x.data, outputs, inputs),
         });
       }

@@ -14,7 +14,7 @@ import { layerNorm } from "../src/kernels/layer_norm/operation.ts";
 import { matmul } from "../src/kernels/matmul/operation.ts";
 import { selectColumns } from "../src/kernels/select_columns/operation.ts";
 import { softmaxCrossEntropy } from "../src/kernels/softmax_cross_entropy/operation.ts";
-import { sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
+import { packedTypes, sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
 import type { PackedStructure } from "../src/kernels/sparse_matmul/pack.ts";
 import { tanh } from "../src/kernels/tanh/operation.ts";
 import type { BertConfig } from "./config.ts";
@@ -36,6 +36,14 @@ export const bertInputs = {
   /** i32 [2]: the words of the step's dropout key. */
   seed: "seed",
 } as const;
+
+/**
+ * Name of the input with the indices of a weight that runs sparse: u8 [`indexBytes` of its structure]. The parameter
+ * itself holds the stored values only, in packed order.
+ */
+export function indicesOf(weight: string): string {
+  return `${weight}.indices`;
+}
 
 /** How a BERT graph is to be built. */
 export interface BertGraphOptions {
@@ -77,12 +85,10 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
     const bias = graph.parameter(`${name}.bias`, rows(outputs));
     const structure = options.sparse?.get(`${name}.weight`);
     if (structure) {
-      const packed = graph.parameter(`${name}.weight`, {
-        dtype: "u8",
-        layout: "rows",
-        shape: [structure.byteLength],
-      });
-      return graph.apply(sparseMatmul, { structure, activation }, [x, packed, bias, undefined])[0];
+      const types = packedTypes(structure);
+      const values = graph.parameter(`${name}.weight`, types.values);
+      const indices = graph.input(indicesOf(`${name}.weight`), types.indices);
+      return graph.apply(sparseMatmul, { structure, activation }, [x, values, indices, bias, undefined])[0];
     }
     const weight = graph.parameter(`${name}.weight`, rows(outputs, x.type.shape[0]));
     return graph.apply(matmul, { transposed: false, activation }, [x, weight, bias, undefined])[0];

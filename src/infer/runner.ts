@@ -4,10 +4,10 @@
  * A session has one runner that all threads share, or one runner for each thread. Weights are common to all.
  * @module
  */
-import { bertInputs, buildBert } from "../../models/bert.ts";
+import { bertInputs, buildBert, indicesOf } from "../../models/bert.ts";
 import type { BertConfig } from "../../models/config.ts";
 import { packBatch } from "../data/batches.ts";
-import { byteLength, Graph, type Value, type ValueType } from "../graph/graph.ts";
+import { byteLength, Graph, type Value } from "../graph/graph.ts";
 import { tiledIndex } from "../graph/layout.ts";
 import type { Target } from "../graph/operation.ts";
 import type { Machine } from "../machines/machine.ts";
@@ -180,19 +180,23 @@ function planRun(model: RunnerModel, { columns, sequences, target }: RunSize, me
   const graph = new Graph();
   buildBert(graph, config, { columns, sequences, mode: "infer", sparse: weights.structures });
   const bindings = new Map<Value, number>();
-  for (const [name, value] of graph.parameters) {
-    checkBytes(name, value.type, weights);
-    bindings.set(value, addresses.get(name)!);
-  }
   for (const [name, value] of graph.inputs) {
     bindings.set(value, memory.inputs[name as keyof typeof bertInputs]);
+  }
+  for (const [name, value] of graph.parameters) {
+    const address = addresses.get(name)!;
+    bindings.set(value, address);
+    // The indices of a sparse weight lie behind its values.
+    const indices = graph.inputs.get(indicesOf(name));
+    if (indices) bindings.set(indices, address + byteLength(value.type));
+    checkBytes(name, byteLength(value.type) + (indices ? byteLength(indices.type) : 0), weights);
   }
   return planGraph(graph, { target, bindings, base: memory.activations });
 }
 
-function checkBytes(name: string, type: ValueType, weights: SurveyedWeights): void {
+function checkBytes(name: string, wanted: number, weights: SurveyedWeights): void {
   const found = weights.byteLengths.get(name);
-  if (found !== byteLength(type)) {
-    throw new RangeError(`Cannot plan ${name}: it has ${found ?? "no"} bytes, wanted ${byteLength(type)}`);
+  if (found !== wanted) {
+    throw new RangeError(`Cannot plan ${name}: it has ${found ?? "no"} bytes, wanted ${wanted}`);
   }
 }

@@ -2,12 +2,12 @@
  * The linear layer with a pruned weight: y = act(W·x + bias) + addend over stored weights only.
  * @module
  */
-import { rows, sameType, tiled, type ValueType } from "../../graph/graph.ts";
+import { describeType, rows, sameType, tiled, type ValueType } from "../../graph/graph.ts";
 import { type Operation, type Placement, shapeError, type Step } from "../../graph/operation.ts";
 import { callKernel, type KernelCall } from "../kernel.ts";
 import type { Activation } from "../matmul/reference.ts";
 import { sparseMatmulConstants, sparseMatmulKernel } from "./kernel.ts";
-import { groupRows, type PackedStructure } from "./pack.ts";
+import { groupRows, indexBytes, type PackedStructure, valueCount } from "./pack.ts";
 import { sparseMatmulReference } from "./reference.ts";
 import { splitBlocks } from "./shares.ts";
 
@@ -20,8 +20,22 @@ export interface SparseMatmulAttributes {
 /** Bytes of x that pass by all output blocks before more do: what an L2 cache holds besides weights and results. */
 const cachedBytes = 800 << 10;
 
+/** Types of the two halves of packed weights: the values f32 [stored values], and the indices u8 [bytes]. */
+export function packedTypes(
+  structure: PackedStructure,
+): { readonly values: ValueType; readonly indices: ValueType } {
+  return {
+    values: rows(valueCount(structure)),
+    indices: { dtype: "u8", layout: "rows", shape: [indexBytes(structure)] },
+  };
+}
+
 /**
- * Inputs x tiled [K, C], packed u8 [structure.byteLength], bias? rows [N], addend? tiled [N, C]; result tiled [N, C].
+ * Inputs x tiled [K, C], values f32 [stored values], indices u8 [bytes], bias? rows [N], addend? tiled [N, C];
+ * result tiled [N, C].
+ *
+ * Values and indices are the two halves of packed weights: two operands, because in training the values change with
+ * every step and the indices with the mask only.
  *
  * A weight that is not stored is skipped: it contributes nothing even where x is NaN or infinite. There is no gradient.
  */
@@ -29,17 +43,19 @@ export const sparseMatmul: Operation<SparseMatmulAttributes> = {
   name: "sparseMatmul",
 
   infer(inputs, { structure }) {
-    const [x, packed, bias, addend] = inputs;
+    const [x, values, indices, bias, addend] = inputs;
     const result = tiled(structure.rows, x?.shape[1] ?? 0);
-    const weight: ValueType = { dtype: "u8", layout: "rows", shape: [structure.byteLength] };
+    const packed = packedTypes(structure);
     const fits = (type: ValueType | undefined, want: ValueType) => type === undefined || sameType(type, want);
     if (
-      !x || !sameType(x, tiled(structure.depth, x.shape[1])) || !packed || !sameType(packed, weight) ||
+      !x || !sameType(x, tiled(structure.depth, x.shape[1])) || !values || !sameType(values, packed.values) ||
+      !indices || !sameType(indices, packed.indices) ||
       !fits(bias, rows(structure.rows)) || !fits(addend, result)
     ) {
       throw shapeError(
         "sparseMatmul",
-        `x f32 tiled [${structure.depth}, C], packed u8 rows [${structure.byteLength}], ` +
+        `x f32 tiled [${structure.depth}, C], values ${describeType(packed.values)}, ` +
+          `indices ${describeType(packed.indices)}, ` +
           `bias f32 rows [${structure.rows}] or nothing, addend f32 tiled [${structure.rows}, C] or nothing`,
         inputs,
       );
@@ -47,13 +63,14 @@ export const sparseMatmul: Operation<SparseMatmulAttributes> = {
     return [result];
   },
 
-  reference([x, packed, bias, addend], { attributes: { structure, activation }, outputTypes }) {
+  reference([x, values, indices, bias, addend], { attributes: { structure, activation }, outputTypes }) {
     const columns = outputTypes[0].shape[1];
-    return [sparseMatmulReference(structure, activation, columns, x!, packed as Uint8Array, bias, addend)];
+    const packed = { structure, values: values!, indices: indices as Uint8Array };
+    return [sparseMatmulReference(packed, activation, columns, x!, bias, addend)];
   },
 
   lower({ attributes, inputs, outputs: [y], target }: Placement<SparseMatmulAttributes>): Step[] {
-    const [x, packed, bias, addend] = inputs;
+    const [x, values, indices, bias, addend] = inputs;
     const { structure, activation } = attributes;
     const { pattern, rows: features, depth, panelInputs, blockRows } = structure;
     const { tile, workers } = target;
@@ -77,8 +94,8 @@ export const sparseMatmul: Operation<SparseMatmulAttributes> = {
           const resultOffset = (first * features + row) * tile * 4;
           list.push(callKernel(kernel, {
             x: x!.address + first * depth * tile * 4,
-            values: packed!.address + structure.blockEntries[block] * groupRows(pattern) * 4,
-            indices: packed!.address + structure.indexOffsets[block],
+            values: values!.address + structure.blockEntries[block] * groupRows(pattern) * 4,
+            indices: indices!.address + structure.indexOffsets[block] - structure.indexOffsets[0],
             bias: bias ? bias.address + row * 4 : 0,
             addend: addend ? addend.address + resultOffset : 0,
             y: y.address + resultOffset,

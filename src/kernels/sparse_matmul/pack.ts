@@ -390,24 +390,34 @@ function writeGroups(writer: PackWriter): void {
   }
 }
 
+/** Length of the values: a weight for each row of the group of each entry. */
+export function valueCount({ pattern, storedBlocks }: PackedStructure): number {
+  return storedBlocks * groupRows(pattern);
+}
+
+/** Length of the indices in bytes; in packed weights they come after the values. */
+export function indexBytes({ byteLength, indexOffsets }: PackedStructure): number {
+  return byteLength - indexOffsets[0];
+}
+
 /**
  * Calls `visit` for every stored weight, in stored order: zeros inside a stored 4x1 block too, rows beyond the
- * matrix not. The inputs of a row come in ascending order.
+ * matrix not. `position` is that of its value. The inputs of a row come in ascending order.
  */
-export function forEachStored(
-  bytes: Uint8Array,
+export function forEachPosition(
+  indices: Uint8Array,
   structure: PackedStructure,
-  visit: (row: number, input: number, weight: number) => void,
+  visit: (row: number, input: number, position: number) => void,
 ): void {
-  const { rows, depth, panelInputs, blockRows, indexOffsets, byteLength } = structure;
-  if (bytes.length !== byteLength) {
-    throw new RangeError(`Cannot read packed weights of ${bytes.length} bytes: wanted ${byteLength}`);
+  const { rows, depth, panelInputs, blockRows } = structure;
+  if (indices.length !== indexBytes(structure)) {
+    throw new RangeError(`Cannot read ${indices.length} bytes of indices: wanted ${indexBytes(structure)}`);
   }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, byteLength);
+  const view = new DataView(indices.buffer, indices.byteOffset, indices.length);
   const height = groupRows(structure.pattern);
   const kinds = chunkKinds(structure);
-  let value = 0;
-  let index = indexOffsets[0];
+  let position = 0;
+  let index = 0;
   const nextIndex = () => {
     index += 2;
     return view.getUint16(index - 2, true);
@@ -420,8 +430,8 @@ export function forEachStored(
           for (const turn of entries === "counted" ? [countedTurn, 1] : [entries]) {
             for (let left = entries === "counted" ? turn * nextIndex() : turn; left > 0; left--) {
               const input = panel + nextIndex();
-              for (let r = 0; r < height; r++, value += 4) {
-                if (row + r < rows) visit(row + r, input, view.getFloat32(value, true));
+              for (let r = 0; r < height; r++, position++) {
+                if (row + r < rows) visit(row + r, input, position);
               }
             }
           }
@@ -429,6 +439,22 @@ export function forEachStored(
       }
     }
   }
+}
+
+/** As `forEachPosition`, with the weights themselves, of packed bytes. */
+export function forEachStored(
+  bytes: Uint8Array,
+  structure: PackedStructure,
+  visit: (row: number, input: number, weight: number) => void,
+): void {
+  const { indexOffsets: [indicesOffset], byteLength } = structure;
+  if (bytes.length !== byteLength) {
+    throw new RangeError(`Cannot read packed weights of ${bytes.length} bytes: wanted ${byteLength}`);
+  }
+  const values = new DataView(bytes.buffer, bytes.byteOffset, indicesOffset);
+  forEachPosition(bytes.subarray(indicesOffset), structure, (row, input, position) => {
+    visit(row, input, values.getFloat32(4 * position, true));
+  });
 }
 
 /** The dense row-major matrix. */

@@ -5,7 +5,15 @@
 import type { NumberArray } from "../../graph/operation.ts";
 import { gelu } from "../gelu/reference.ts";
 import { type Activation, resultArray } from "../matmul/reference.ts";
-import { forEachStored, type PackedStructure } from "./pack.ts";
+import { forEachPosition, type PackedStructure } from "./pack.ts";
+
+/** Packed weights as two operands. */
+export interface PackedOperands {
+  readonly structure: PackedStructure;
+  /** The stored weights. */
+  readonly values: NumberArray;
+  readonly indices: Uint8Array;
+}
 
 /**
  * y[n, c] = act(bias[n] + Σ weight[n, k] · x[k, c] over stored weights) + addend[n, c]; matrices row-major.
@@ -14,11 +22,10 @@ import { forEachStored, type PackedStructure } from "./pack.ts";
  * multiplies like any weight.
  */
 export function sparseMatmulReference(
-  structure: PackedStructure,
+  { structure, values, indices }: PackedOperands,
   activation: Activation,
   columns: number,
   x: NumberArray,
-  packed: Uint8Array,
   bias: NumberArray | undefined,
   addend: NumberArray | undefined,
 ): Float32Array | Float64Array {
@@ -26,7 +33,8 @@ export function sparseMatmulReference(
     { length: structure.rows * columns },
     (_, i) => bias?.[Math.floor(i / columns)] ?? 0,
   );
-  forEachStored(packed, structure, (row, input, weight) => {
+  forEachPosition(indices, structure, (row, input, position) => {
+    const weight = values[position];
     for (let c = 0; c < columns; c++) sums[row * columns + c] += weight * x[input * columns + c];
   });
   const y = resultArray(x, sums.length);

@@ -8,10 +8,11 @@ import { randomKey, RandomStream } from "../../core/random.ts";
 import { rows, tiled, type ValueType } from "../../graph/graph.ts";
 import { conform, type ConformanceCase, normals, padColumns } from "../conformance.ts";
 import type { Activation } from "../matmul/reference.ts";
-import { sparseMatmul, type SparseMatmulAttributes } from "./operation.ts";
+import { packedTypes, sparseMatmul, type SparseMatmulAttributes } from "./operation.ts";
 import {
   forEachStored,
   type PackedStructure,
+  type PackedWeight,
   packSparse,
   packSparseFromEntries,
   type SparseEntries,
@@ -169,13 +170,25 @@ function sparseInputs(request: SparseCase, columns: number, random: RandomStream
   const addend = request.addend ? tiled(features, columns) : undefined;
   return {
     attributes: { structure, activation },
-    inputTypes: [x, packedType(structure), bias, addend],
-    inputs: [normals(random, x), bytes, bias && normals(random, bias), addend && normals(random, addend)],
+    inputTypes: [x, ...packedTypesOf(structure), bias, addend],
+    inputs: [
+      normals(random, x),
+      ...halves({ bytes, structure }),
+      bias && normals(random, bias),
+      addend && normals(random, addend),
+    ],
   };
 }
 
-function packedType(structure: PackedStructure): ValueType {
-  return { dtype: "u8", layout: "rows", shape: [structure.byteLength] };
+function packedTypesOf(structure: PackedStructure): [ValueType, ValueType] {
+  const { values, indices } = packedTypes(structure);
+  return [values, indices];
+}
+
+/** The two operands that packed bytes hold. */
+function halves({ bytes, structure }: PackedWeight): [Float32Array, Uint8Array] {
+  const [indicesOffset] = structure.indexOffsets;
+  return [new Float32Array(bytes.buffer, 0, indicesOffset / 4), bytes.subarray(indicesOffset)];
 }
 
 function sparseCase(request: SparseCase, seed: number): ConformanceCase<SparseMatmulAttributes> {
@@ -279,8 +292,8 @@ Deno.test("sparseMatmul skips NaN and infinity where no weight is stored, and ke
         values[8 * columns + tile] = Infinity;
         return {
           attributes: { structure, activation: "none" },
-          inputTypes: [x, packedType(structure), undefined, undefined],
-          inputs: [values, bytes, undefined, undefined],
+          inputTypes: [x, ...packedTypesOf(structure), undefined, undefined],
+          inputs: [values, ...halves({ bytes, structure }), undefined, undefined],
         };
       },
     };
@@ -291,15 +304,17 @@ Deno.test("sparseMatmul skips NaN and infinity where no weight is stored, and ke
 Deno.test("sparseMatmul names the operands it cannot take", () => {
   const { structure } = packSparse(new Float32Array(12), [3, 4], { pattern: "4x1" });
   const attributes = { structure, activation: "none" } as const;
-  const packed = packedType(structure);
+  const [values, indices] = packedTypesOf(structure);
   for (
     const inputs of [
-      [tiled(5, 4), packed, undefined, undefined],
-      [tiled(4, 4), rows(3, 4), undefined, undefined],
-      [tiled(4, 4), packed, rows(4), undefined],
-      [tiled(4, 4), packed, undefined, tiled(4, 4)],
-      [tiled(4, 4), undefined, undefined, undefined],
-      [undefined, packed, undefined, undefined],
+      [tiled(5, 4), values, indices, undefined, undefined],
+      [tiled(4, 4), rows(3, 4), indices, undefined, undefined],
+      [tiled(4, 4), values, values, undefined, undefined],
+      [tiled(4, 4), values, indices, rows(4), undefined],
+      [tiled(4, 4), values, indices, undefined, tiled(4, 4)],
+      [tiled(4, 4), values, undefined, undefined, undefined],
+      [tiled(4, 4), undefined, indices, undefined, undefined],
+      [undefined, values, indices, undefined, undefined],
     ]
   ) {
     assert.throws(
