@@ -13,6 +13,7 @@ import {
   type EngineSource,
   openSource,
 } from "./engine.ts";
+import { importTransformersOnWasm, keepingWorker } from "./wasm_backend.ts";
 
 /** A dense model for ONNX Runtime. */
 export interface OnnxRuntimeOptions {
@@ -40,6 +41,8 @@ export interface TransformersJsOptions {
   readonly sparsity: number;
   /** As for ONNX Runtime. */
   readonly threads: number;
+  /** Machine code (default) or WebAssembly; one of the two in a process. */
+  readonly backend?: EngineDescription["backend"];
 }
 
 /** The source of an ONNX Runtime engine. */
@@ -137,7 +140,16 @@ async function openOnnxRuntime(options: OnnxRuntimeOptions): Promise<Engine> {
     return new ort.Tensor("int64", data, dims);
   };
   return {
-    ...{ name: "onnxruntime", dtype, weights: "dense", pattern: "dense", sparsity, threads, fileBytes: size },
+    ...{
+      name: "onnxruntime",
+      backend: "native",
+      dtype,
+      weights: "dense",
+      pattern: "dense",
+      sparsity,
+      threads,
+    },
+    fileBytes: size,
     async run(batch: EncodedBatch): Promise<Float32Array> {
       const { logits } = await session.run({
         input_ids: tensor(batch.inputIds),
@@ -150,18 +162,27 @@ async function openOnnxRuntime(options: OnnxRuntimeOptions): Promise<Engine> {
   };
 }
 
-async function openTransformersJs({ folder, sparsity, threads }: TransformersJsOptions): Promise<Engine> {
-  const { AutoModelForSequenceClassification, env, Tensor } = await import("@xenova/transformers");
+/** onnxruntime-web is as fast on either graph, and with threads that spin as with threads that sleep. */
+const wasmSessionOptions = { executionProviders: ["wasm"], graphOptimizationLevel: "all" } as const;
+
+async function openTransformersJs(options: TransformersJsOptions): Promise<Engine> {
+  const { folder, sparsity, threads, backend = "native" } = options;
+  const onWasm = backend === "wasm";
+  const transformers = await (onWasm ? importTransformersOnWasm(threads) : import("@xenova/transformers"));
+  const { AutoModelForSequenceClassification, env, Tensor } = transformers;
   const { size } = await Deno.stat(`${folder}/onnx/model.onnx`);
   const [, parent, name] = folder.replace(/\/+$/, "").match(/^(.*?)([^/]+)$/)!;
   env.allowRemoteModels = false;
   env.localModelPath = parent || ".";
-  const model = await AutoModelForSequenceClassification.from_pretrained(name, {
-    dtype: "fp32",
-    device: "cpu",
-    local_files_only: true,
-    session_options: sessionOptions(threads),
-  });
+  const load = () =>
+    AutoModelForSequenceClassification.from_pretrained(name, {
+      dtype: "fp32",
+      // Given a runtime (`wasm_backend.ts`) it knows no device by name, and takes the one of the session options.
+      device: onWasm ? "auto" : "cpu",
+      local_files_only: true,
+      session_options: onWasm ? wasmSessionOptions : sessionOptions(threads),
+    });
+  const model = await (onWasm ? keepingWorker(load) : load());
   const tensor = (rows: EncodedBatch["inputIds"]) => {
     const { data, dims } = flatten(rows);
     return new Tensor("int64", data, dims);
@@ -169,6 +190,7 @@ async function openTransformersJs({ folder, sparsity, threads }: TransformersJsO
   return {
     ...{
       name: "transformers.js",
+      backend,
       dtype: "fp32",
       weights: "dense",
       pattern: "dense",

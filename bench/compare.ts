@@ -9,7 +9,13 @@ import { InputError } from "../src/core/errors.ts";
 import { randomKey, RandomStream } from "../src/core/random.ts";
 import { type AloneResult, measureAlone } from "./alone.ts";
 import { strongestOnnxRuntime, transformersJs } from "./baselines.ts";
-import { type EncodedBatch, type Engine, type EngineSource, openSource } from "./engine.ts";
+import {
+  type EncodedBatch,
+  type Engine,
+  type EngineDescription,
+  type EngineSource,
+  openSource,
+} from "./engine.ts";
 import type { MachineDescription } from "./machine.ts";
 import { interleave, type Measurement } from "./measure.ts";
 import type { BenchResult, BenchRow } from "./result.ts";
@@ -22,6 +28,8 @@ export interface Baselines {
   readonly onnxInt8?: readonly string[];
   /** A model folder with `config.json` and `onnx/model.onnx`, for transformers.js; absent to leave it out. */
   readonly transformersFolder?: string;
+  /** What transformers.js runs on, default machine code; a process can have only one of the two. */
+  readonly transformersBackend?: EngineDescription["backend"];
   /** Share of zeros among the prunable weights of the model. */
   readonly sparsity: number;
 }
@@ -75,9 +83,12 @@ export async function runBench(options: BenchRunOptions): Promise<BenchResult> {
     ...options.lacuna,
     reference,
     ...(baselines.onnxInt8?.length ? [await strongest(baselines.onnxInt8, "int8")] : []),
-    ...(baselines.transformersFolder === undefined
-      ? []
-      : [transformersJs({ folder: baselines.transformersFolder, sparsity: baselines.sparsity, threads })]),
+    ...(baselines.transformersFolder === undefined ? [] : [transformersJs({
+      folder: baselines.transformersFolder,
+      sparsity: baselines.sparsity,
+      threads,
+      backend: baselines.transformersBackend,
+    })]),
   ];
   const referenceIndex = sources.indexOf(reference);
 
@@ -158,6 +169,7 @@ function benchRow(
   const totalMs = latenciesMs.reduce((sum, ms) => sum + ms, 0);
   return {
     engine: engine.name,
+    backend: engine.backend,
     weights: engine.weights,
     dtype: engine.dtype,
     pattern: engine.pattern,

@@ -85,7 +85,7 @@ Deno.test("runBench: every engine gets a row, all answers agree, the JSON has th
     );
     // deno-fmt-ignore
     const keys = [
-      "engine", "weights", "dtype", "pattern", "sparsity", "threads", "batch", "tokens", "latency_ms",
+      "engine", "backend", "weights", "dtype", "pattern", "sparsity", "threads", "batch", "tokens", "latency_ms",
       "items_per_second", "speedup_vs_dense_fp32", "max_abs_logit_difference", "relative_logit_difference", "load_ms",
       "first_answer_ms", "rss_mb", "file_mb",
     ];

@@ -21,6 +21,8 @@ export interface EncodedBatch {
 export interface EngineDescription {
   /** The product. */
   readonly name: "lacuna" | "onnxruntime" | "transformers.js";
+  /** Machine code or WebAssembly. */
+  readonly backend: "native" | "wasm";
   /** Type of the matrices. */
   readonly dtype: "fp32" | "int8";
   /** Whether zeros are skipped or multiplied by. */

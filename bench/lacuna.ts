@@ -33,6 +33,7 @@ export async function openEngine(options: Readonly<Record<string, unknown>>): Pr
   const isDense = patterns.size === 1 && patterns.has("dense");
   return {
     name: "lacuna",
+    backend: session.isa.startsWith("wasm") ? "wasm" : "native",
     dtype: "fp32",
     weights: isDense ? "dense" : "sparse",
     pattern: [...patterns].filter((pattern) => isDense || pattern !== "dense").join("+"),

@@ -87,6 +87,8 @@ export async function benchModel(options: ModelBenchOptions): Promise<ModelBench
       baselines: {
         onnxFp32: [fused, join(transformersFolder, onnxFile)],
         transformersFolder,
+        // A WebAssembly engine is held against another that needs no native library either.
+        transformersBackend: isa?.startsWith("wasm") ? "wasm" : "native",
         sparsity,
       },
       vocabularySize: config.vocabularySize,

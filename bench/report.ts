@@ -50,6 +50,7 @@ export function formatTable(result: BenchResult): string {
   const rule = widths.map((width) => "─".repeat(width)).join("──");
   const disagreeing = result.rows.filter((row) => !agrees(row));
   const warnings = disagreeing.map((row) => `! ${disagreement(row)}`);
+  const onWasm = wasmComparison(result.rows);
   return [
     describeMachineText(result.machine),
     describeConfig(result),
@@ -57,9 +58,21 @@ export function formatTable(result: BenchResult): string {
     lines[0],
     rule,
     ...lines.slice(1),
+    ...(onWasm === undefined ? [] : ["", onWasm]),
     ...warnings,
   ]
     .join("\n");
+}
+
+/** How lacuna's fastest WebAssembly compares with that of transformers.js, where both were measured. */
+function wasmComparison(rows: readonly BenchRow[]): string | undefined {
+  const [ours, theirs] = (["lacuna", "transformers.js"] as const).map((engine) =>
+    rows.filter((row) => row.engine === engine && row.backend === "wasm")
+      .sort((a, b) => a.latency_ms.p50 - b.latency_ms.p50)[0]
+  );
+  if (!ours || !theirs) return undefined;
+  const ratio = theirs.latency_ms.p50 / ours.latency_ms.p50;
+  return `On WebAssembly alone: ${rowLabel(ours)} is ${ratio.toFixed(2)}× as fast as ${rowLabel(theirs)}.`;
 }
 
 /** Further content of the page that is not in the JSON result. */
@@ -143,6 +156,11 @@ function method({ rows, config }: BenchResult): string {
     "ONNX Runtime ran with all graph optimisations, and with whichever operators (standard, or its own fused ones for " +
     "encoders) and whichever way of waiting (spinning or sleeping) were fastest on this batch. It stores pruned weights as zeros and multiplies by them, " +
     "so the share of zeros does not change its speed.",
+    ...(rows.some((row) => row.engine === "transformers.js" && row.backend === "wasm")
+      ? [
+        "Rows named wasm ran as WebAssembly: transformers.js on onnxruntime-web, with its SIMD and the same number of threads.",
+      ]
+      : []),
     "Load time, first answer and memory come from a fresh process for each engine that does nothing else, with the " +
     "files in the page cache; memory is everything that process holds resident, the runtime included.",
     "Logits were compared over several batches with those of ONNX Runtime in fp32; the difference is given as a share " +

@@ -5,6 +5,7 @@ import type { BenchResult, BenchRow } from "./result.ts";
 function row(changes: Partial<BenchRow>): BenchRow {
   return {
     engine: "lacuna",
+    backend: "native",
     weights: "sparse",
     dtype: "fp32",
     pattern: "4x1",

@@ -9,6 +9,8 @@ import type { LatencySummary } from "./measure.ts";
 export interface BenchRow {
   /** The product. */
   readonly engine: "lacuna" | "onnxruntime" | "transformers.js";
+  /** Machine code or WebAssembly. */
+  readonly backend: "native" | "wasm";
   /** Whether zeros are skipped or multiplied by. */
   readonly weights: "dense" | "sparse";
   /** Type of the matrices. */
@@ -61,8 +63,9 @@ export function agrees(row: BenchRow): boolean {
   return row.dtype !== "fp32" || row.relative_logit_difference <= agreementLimit;
 }
 
-/** What a row is called in tables and charts, for example `lacuna sparse fp32 4x1`. */
+/** What a row is called in tables and charts, for example `lacuna sparse fp32 4x1`, with `wasm` where it is that. */
 export function rowLabel(row: BenchRow): string {
   const pattern = row.weights === "sparse" ? ` ${row.pattern}` : "";
-  return `${row.engine} ${row.weights} ${row.dtype}${pattern}`;
+  const backend = row.backend === "wasm" ? " wasm" : "";
+  return `${row.engine} ${row.weights} ${row.dtype}${pattern}${backend}`;
 }
