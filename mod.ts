@@ -23,7 +23,9 @@ import { openModel } from "./src/checkpoint/model_folder.ts";
 import type { EncoderSession, SessionMode } from "./src/infer/encoder_session.ts";
 import { Session } from "./src/infer/session.ts";
 import { selectMachine } from "./src/machines/mod.ts";
+import { chooseThreads } from "./src/core/cores.ts";
 import { poolFactory } from "./workers/pool.ts";
+import { SpareThreads } from "./workers/threads.ts";
 
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
 export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
@@ -117,8 +119,9 @@ export async function pipeline(
   model: string,
   options: PipelineOptions = {},
 ): Promise<TextClassificationPipeline> {
+  using spare = new SpareThreads(chooseThreads(options.threads).count);
   const { openPipeline } = await import("./src/infer/pipeline.ts");
-  return await openPipeline(task, model, options, poolFactory(options));
+  return await openPipeline(task, model, options, poolFactory({ ...options, spare }));
 }
 
 /** How `openSession` runs a model. */
@@ -144,9 +147,10 @@ export interface OpenSessionOptions {
  * @throws InputError when the folder holds no usable model.
  */
 export async function openSession(model: string, options: OpenSessionOptions = {}): Promise<EncoderSession> {
+  using spare = new SpareThreads(chooseThreads(options.threads).count);
   return await Session.open(await openModel(model), {
     ...options,
     machine: selectMachine(options.isa),
-    createExecutor: poolFactory(options),
+    createExecutor: poolFactory({ ...options, spare }),
   });
 }

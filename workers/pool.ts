@@ -10,9 +10,16 @@ import { errorMessage } from "../src/core/errors.ts";
 import type { Kernel } from "../src/kernels/kernel.ts";
 import type { Machine } from "../src/machines/machine.ts";
 import type { Arena } from "../src/plan/arena.ts";
-import { checkThreads, type Executor, type ExecutorFactory, KernelTable } from "../src/plan/executor.ts";
+import {
+  checkThreads,
+  type Executor,
+  type ExecutorFactory,
+  KernelTable,
+  type Task,
+} from "../src/plan/executor.ts";
 import type { Program } from "../src/plan/program.ts";
 import { allowedCores } from "./pin.ts";
+import { type SpareThreads, startThread } from "./threads.ts";
 import { Command, Control, controlBytes, entryIndex, pulseIndex, type WorkerControl } from "./protocol.ts";
 
 /** How to make a pool. */
@@ -24,6 +31,8 @@ export interface PoolOptions {
   readonly arena: Arena;
   /** The core each worker stays on, where the system allows it; absent: any. */
   readonly cores?: readonly number[];
+  /** Threads that run already, to be taken before new ones are started. */
+  readonly spare?: SpareThreads;
   /**
    * How long a worker that is waited for may give no sign of life, in ms: default one minute. It must exceed the
    * longest phase (a second, for the largest models on a slow core).
@@ -43,9 +52,11 @@ const pulseChecks = 4;
  * A factory of pools that share this process's cores. With `pin` (default: the environment variable `LACUNA_PIN` is
  * `1`) each worker stays on a core that no other worker of this factory has, as long as there are enough.
  */
-export function poolFactory({ pin = pinIsWanted() }: { readonly pin?: boolean } = {}): ExecutorFactory {
+export function poolFactory(
+  { pin = pinIsWanted(), spare }: { readonly pin?: boolean; readonly spare?: SpareThreads } = {},
+): ExecutorFactory {
   const cores = pin ? [...allowedCores()] : [];
-  return (options) => WorkerPool.create({ ...options, cores: cores.splice(0, options.threads) });
+  return (options) => WorkerPool.create({ ...options, spare, cores: cores.splice(0, options.threads) });
 }
 
 function pinIsWanted(): boolean {
@@ -85,10 +96,7 @@ export class WorkerPool implements Executor {
     const control = pool.#control.buffer as SharedArrayBuffer;
     const { workers, arena: { memory } } = pool;
     for (let index = 0; index < workers; index++) {
-      const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-        type: "module",
-        name: `lacuna-${index}`,
-      });
+      const worker = options.spare?.take() ?? startThread(index);
       worker.addEventListener("error", (event) => {
         event.preventDefault();
         pool.#fail(`worker ${index} died: ${event.message}`);
@@ -138,6 +146,23 @@ export class WorkerPool implements Executor {
         const change = Atomics.waitAsync(control, Control.finished, before);
         if (change.async) await this.#watch(change.value, () => this.#threads.keys());
       }
+    });
+  }
+
+  /** Gives each worker the next argument as it gets free. A task that throws fails the pool. */
+  perform<A, R>(task: Task<A, R>, tasks: readonly A[]): Promise<R[]> {
+    return this.#enqueue(async () => {
+      if (tasks.length === 0) return [];
+      await this.#recall();
+      const results: R[] = [];
+      let next = 0;
+      await this.#ask(async (thread) => {
+        while (next < tasks.length) {
+          const index = next++;
+          results[index] = await thread.perform(task.name, tasks[index]) as R;
+        }
+      });
+      return results;
     });
   }
 

@@ -8,7 +8,12 @@ import { Arena } from "../src/plan/arena.ts";
 import { type Executor, type ExecutorFactory, InlineExecutor, prepare } from "../src/plan/executor.ts";
 import type { Plan } from "../src/plan/plan.ts";
 import { allowedCores } from "./pin.ts";
+import { encodeBitmask } from "../src/checkpoint/sparse_bitmask.ts";
+import { randomKey, RandomStream } from "../src/core/random.ts";
+import { task as packMatrix } from "../src/infer/pack_task.ts";
+import { packSparse } from "../src/kernels/sparse_matmul/pack.ts";
 import { poolFactory, WorkerPool } from "./pool.ts";
+import { SpareThreads } from "./threads.ts";
 
 const factories: Record<string, ExecutorFactory> = {
   WorkerPool: (options) => WorkerPool.create(options),
@@ -406,4 +411,69 @@ Deno.test("WorkerPool gives back threads and memory: fifty are made, filled and 
   const grownMiB = (Deno.memoryUsage().rss - before) / 2 ** 20;
   // All arenas together would be 800 MiB; the collector may keep some for a while.
   assert.ok(grownMiB < 300, `grown by ${grownMiB.toFixed(0)} MiB`);
+});
+
+for (const [name, create] of Object.entries(factories)) {
+  Deno.test(`${name} performs tasks on the arena, each once, and runs programs before and after`, async () => {
+    const [rows, depth] = [20, 40];
+    const random = new RandomStream(randomKey(1, "tasks"));
+    const weights = Array.from(
+      { length: 7 },
+      () => Float32Array.from({ length: rows * depth }, () => random.uniform() < 0.2 ? random.normal() : 0),
+    );
+    const packed = weights.map((weight) => packSparse(weight, [rows, depth], { pattern: "unstructured" }));
+    const executor = await create({ machine: selectMachine(), threads: 2, arena: new Arena(1 << 20) });
+    try {
+      const { plan, count } = counting(executor);
+      const program = await prepare(executor, plan);
+      await executor.run(program);
+      const requests = weights.map((weight, index) => {
+        const { bitmask, values } = encodeBitmask(weight, [rows, depth]);
+        const { structure } = packed[index];
+        const address = executor.arena.allocate(structure.byteLength, "packed");
+        executor.arena.float32(address, values.length).set(values);
+        return { shape: [rows, depth] as const, bitmask, nonZeros: values.length, structure, address };
+      });
+      assert.equal((await executor.perform(packMatrix, requests)).length, 7);
+      requests.forEach(({ address }, index) =>
+        assert.deepEqual(
+          executor.arena.bytes(address, packed[index].bytes.length).slice(),
+          packed[index].bytes,
+        )
+      );
+      assert.deepEqual(await executor.perform(packMatrix, []), []);
+      await executor.run(program);
+      assert.equal(count(), 2);
+    } finally {
+      await executor.dispose();
+    }
+  });
+}
+
+Deno.test("WorkerPool fails with the reason of a task that throws, and knows no other tasks than its own", async () => {
+  for (
+    const [name, reason] of [["packMatrix", /worker \d failed: /], [
+      "absent",
+      /there is no such task/,
+    ]] as const
+  ) {
+    const pool = await poolOf(2);
+    await assert.rejects(pool.perform({ name, run: () => assert.fail("ran here") }, [{}, {}]), reason);
+    await assert.rejects(pool.run({ entries: [0, 0], phaseNames: [] }), reason);
+    await pool.dispose();
+  }
+});
+
+Deno.test("WorkerPool takes threads that run already; those left end with their owner", async () => {
+  using spare = new SpareThreads(3);
+  const pool = await WorkerPool.create({ ...optionsOf(2), spare });
+  const { plan, count } = counting(pool);
+  await pool.run(await prepare(pool, plan));
+  assert.equal(count(), 1);
+  const left = spare.take();
+  assert.equal(spare.take(), undefined);
+  assert.ok(left);
+  left.terminate();
+  await pool.dispose();
+  assert.throws(() => new SpareThreads(0), InputError);
 });

@@ -1,7 +1,7 @@
 /**
  * What the pool and its workers say to each other.
  *
- * Two channels. Control calls (link kernels, begin to serve) go through comlink and may take a message each.
+ * Two channels. Control calls (link kernels, perform a task, begin to serve) go through comlink and may take a message each.
  * Running a program goes through the words below in shared memory, with `Atomics` only: no message per step.
  * A worker that serves blocks its thread, so the pool first recalls it (`Command.recall`) when it has a control call.
  * @module
@@ -63,6 +63,8 @@ export interface WorkerControl {
   setUp(setup: WorkerSetup): boolean;
   /** Links an image; its kernels follow those linked before. */
   link(image: CodeImage): void;
+  /** Runs the task of that name (`tasks.ts`) on one argument. */
+  perform(task: string, argument: unknown): Promise<unknown>;
   /** Runs programs until recalled (true) or until a failure anywhere in the pool (false). Throws its own failure. */
   serve(): boolean;
 }

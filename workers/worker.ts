@@ -1,5 +1,5 @@
 /**
- * A worker: links kernels when told to, and otherwise replays programs in lockstep with the others.
+ * A worker: links kernels and performs tasks when told to, and otherwise replays programs in lockstep with the others.
  * @module
  */
 import * as comlink from "comlink";
@@ -8,6 +8,7 @@ import { linkImage } from "../src/machines/mod.ts";
 import { runPhase } from "../src/plan/executor.ts";
 import { Barrier } from "./barrier.ts";
 import { pinThread } from "./pin.ts";
+import { loadTask } from "./tasks.ts";
 import { Command, Control, entryIndex, type WorkerControl, type WorkerSetup } from "./protocol.ts";
 
 class PoolWorker implements WorkerControl {
@@ -26,6 +27,11 @@ class PoolWorker implements WorkerControl {
 
   link(image: CodeImage): void {
     this.#kernels.push(...linkImage(image, this.#setup.memory));
+  }
+
+  async perform(name: string, argument: unknown): Promise<unknown> {
+    const task = await loadTask(name);
+    return await task.run(this.#setup.memory, argument);
   }
 
   serve(): boolean {

@@ -26,6 +26,7 @@ import {
   runnerNeeds,
   sizeOfRun,
 } from "./runner.ts";
+import { task as packMatrix } from "./pack_task.ts";
 import { type LayerChoice, type SurveyedWeights, surveyWeights } from "./weights.ts";
 
 /** How to open a session. */
@@ -168,21 +169,35 @@ function settingsOf({ maximumPositions }: BertConfig, options: SessionOptions): 
   };
 }
 
-/** Starts executors while the weights are written. When anything fails, whatever was started is stopped. */
+/**
+ * Starts executors while the weights are read, then packs those of sparse layers on all of them. When anything fails,
+ * whatever was started is stopped.
+ */
 async function startAndFill(
   { weights, addresses }: { weights: SurveyedWeights; addresses: ReadonlyMap<string, number> },
   arena: Arena,
   start: () => Promise<Executor>[],
 ): Promise<Executor[]> {
-  const [started, [written]] = await Promise.all([
+  const [started, [read]] = await Promise.all([
     Promise.allSettled(start()),
-    Promise.allSettled([weights.write(arena, addresses)]),
+    Promise.allSettled([weights.read(arena, addresses)]),
   ]);
   const executors = started.flatMap((each) => each.status === "fulfilled" ? [each.value] : []);
-  const failed = [...started, written].find((each) => each.status === "rejected");
-  if (!failed) return executors;
-  await Promise.all(executors.map((executor) => executor.dispose()));
-  throw failed.reason;
+  try {
+    for (const each of started) if (each.status === "rejected") throw each.reason;
+    if (read.status === "rejected") throw read.reason;
+    // The largest first, so that no worker begins one when the others are done.
+    const requests = read.value.sort((a, b) => b.nonZeros - a.nonZeros);
+    await Promise.all(
+      executors.map((executor, index) =>
+        executor.perform(packMatrix, requests.filter((_, place) => place % executors.length === index))
+      ),
+    );
+    return executors;
+  } catch (error) {
+    await Promise.all(executors.map((executor) => executor.dispose()));
+    throw error;
+  }
 }
 
 /** Kernels trust their indices, so that a bad one would read other memory. */

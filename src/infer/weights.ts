@@ -3,7 +3,8 @@
  * dense.
  *
  * They are surveyed first, which reads only what tells their sizes, and written once there is an arena: one tensor
- * after the other straight from the file into its place, so that no second copy of the model ever exists.
+ * after the other straight from the file into its place, so that no second copy of the model ever exists. Workers then
+ * put the values of sparse layers in the order of the kernels, a layer each at a time.
  * @module
  */
 import { bertTensorShapes } from "../../models/config.ts";
@@ -14,12 +15,12 @@ import {
   type PackedStructure,
   type SparsePattern,
   structureOfBitmask,
-  writePacked,
 } from "../kernels/sparse_matmul/pack.ts";
 import { canMapFiles, mapFile, mappingGrain } from "../machines/file_mapping.ts";
 import type { Allocator, Arena } from "../plan/arena.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { type CacheTarget, chooseBlocking } from "./blocking.ts";
+import type { PackRequest } from "./pack_task.ts";
 
 /** How one linear layer runs. */
 export interface LayerChoice {
@@ -50,8 +51,11 @@ export interface SurveyedWeights {
   readonly totalBytes: number;
   /** Takes memory for each weight; gives the addresses by name. */
   place(allocator: Allocator): Map<string, number>;
-  /** Writes all weights to the places that `place` gave. To be called once. */
-  write(arena: Arena, addresses: ReadonlyMap<string, number>): Promise<void>;
+  /**
+   * Reads all weights to the places that `place` gave. Those of sparse layers are not in order before the requests
+   * that this gives are performed. To be called once.
+   */
+  read(arena: Arena, addresses: ReadonlyMap<string, number>): Promise<PackRequest[]>;
 }
 
 /**
@@ -72,8 +76,8 @@ interface Weight {
   readonly byteLength: number;
   /** Where it is in the file, if its bytes can be mapped as they are. */
   readonly location?: TensorLocation;
-  /** Brings it to its place. */
-  write(arena: Arena, address: number): Promise<void>;
+  /** Brings it to its place; gives what is left to be done to it there. */
+  read(arena: Arena, address: number): Promise<PackRequest | void>;
 }
 
 /** How the weights will be used. */
@@ -108,7 +112,7 @@ export async function surveyWeights(model: Model, options: SurveyOptions): Promi
     if (isSparse) {
       const structure = pattern === "4x1" ? blocks : structureOf(pattern);
       structures.set(name, structure);
-      weights.set(name, sparseWeight(matrix, structure, scratch));
+      weights.set(name, sparseWeight(matrix, structure));
     } else {
       weights.set(name, await denseWeight(model.tensors, name, shape));
     }
@@ -132,11 +136,14 @@ export async function surveyWeights(model: Model, options: SurveyOptions): Promi
     totalBytes: byteLengths.values().reduce((sum, bytes) => sum + bytes, 0),
     place: (allocator) =>
       new Map(Array.from(weights, ([name, each]) => [name, place(name, each, allocator)])),
-    async write(arena, addresses) {
+    async read(arena, addresses) {
+      const requests: PackRequest[] = [];
       for (const [name, weight] of weights) {
-        await weight.write(arena, addresses.get(name)!);
-        weights.delete(name); // The bits of a sparse layer are not needed any more.
+        const request = await weight.read(arena, addresses.get(name)!);
+        if (request) requests.push(request);
       }
+      weights.clear(); // The bits of the sparse layers are not needed any more.
+      return requests;
     },
   };
 }
@@ -156,21 +163,20 @@ async function denseWeight(tensors: TensorSource, name: string, shape: readonly 
   return {
     byteLength: 4 * length,
     location,
-    async write(arena, address) {
+    async read(arena, address) {
       if (location && mapFile(arena.memory, address, location.path, location)) return;
       await tensors.readWeight(name, shape, arena.float32(address, length));
     },
   };
 }
 
-function sparseWeight(matrix: StoredMatrix, structure: PackedStructure, scratch: Scratch): Weight {
-  const { byteLength } = structure;
+function sparseWeight(matrix: StoredMatrix, structure: PackedStructure): Weight {
+  const { shape, bitmask, nonZeros } = matrix;
   return {
-    byteLength,
-    async write(arena, address) {
-      const values = scratch.take(matrix.nonZeros);
-      await matrix.readValues(values);
-      writePacked(structure, { ...matrix, values }, arena.bytes(address, byteLength));
+    byteLength: structure.byteLength,
+    async read(arena, address) {
+      await matrix.readValues(arena.float32(address, nonZeros));
+      return { shape, bitmask, nonZeros, structure, address };
     },
   };
 }

@@ -7,6 +7,7 @@ import { randomKey, RandomStream } from "../core/random.ts";
 import { unpackSparse } from "../kernels/sparse_matmul/pack.ts";
 import { canMapFiles } from "../machines/file_mapping.ts";
 import { Arena, ArenaSize } from "../plan/arena.ts";
+import { task as packMatrix } from "./pack_task.ts";
 import { surveyWeights } from "./weights.ts";
 
 /** Word embeddings of more than a mebibyte, so that they are mapped where that is possible. */
@@ -55,7 +56,7 @@ async function checkLoading(format: "dense" | "sparse-bitmask", dense: boolean, 
     const arena = new Arena(size.byteLength);
     new Uint32Array(arena.memory.buffer).fill(0x7fc0dead);
     const addresses = weights.place(arena);
-    await weights.write(arena, addresses);
+    for (const request of await weights.read(arena, addresses)) await packMatrix.run(arena.memory, request);
 
     const kernels = new Set(weights.layers.map(({ kernel }) => kernel));
     assert.deepEqual(kernels, new Set(dense ? ["dense"] : ["dense", "4x1", "unstructured"]));

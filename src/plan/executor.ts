@@ -25,8 +25,20 @@ export interface Executor {
   link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>>;
   /** Runs every phase on every worker and resolves when the last is done. */
   run(program: Program): Promise<void>;
+  /** Runs a task on each argument, spread over the workers as they get free; gives the results in order. */
+  perform<A, R>(task: Task<A, R>, tasks: readonly A[]): Promise<R[]>;
   /** Stops the workers, after the calls made before; later calls reject. Calling it again does nothing. */
   dispose(): Promise<void>;
+}
+
+/**
+ * Work on the arena that is no kernel: packing, choosing masks. A module exports it under the name `task`, and
+ * `workers/tasks.ts` knows the module by the task's name.
+ */
+export interface Task<A, R> {
+  readonly name: string;
+  /** Works on what its argument names, and on nothing that another argument of the same call does. */
+  run(memory: WebAssembly.Memory, argument: A): R | Promise<R>;
 }
 
 /**
@@ -115,13 +127,19 @@ export class InlineExecutor implements Executor {
     });
   }
 
+  async perform<A, R>(task: Task<A, R>, tasks: readonly A[]): Promise<R[]> {
+    const results: R[] = [];
+    for (const each of tasks) results.push(await this.#attempt(() => task.run(this.arena.memory, each)));
+    return results;
+  }
+
   dispose(): Promise<void> {
     this.#isDisposed = true;
     return Promise.resolve();
   }
 
   /** Like every executor, it rejects and never throws. */
-  #attempt<T>(task: () => T): Promise<T> {
+  #attempt<T>(task: () => T | Promise<T>): Promise<T> {
     return new Promise((resolve) => {
       if (this.#isDisposed) throw new Error("Cannot run: the executor is disposed");
       resolve(task());

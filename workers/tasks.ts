@@ -1,0 +1,17 @@
+/**
+ * The tasks a worker can be given, by name. Their modules are loaded when first asked for: most workers need none.
+ * @module
+ */
+import type { Task } from "../src/plan/executor.ts";
+
+type AnyTask = Task<unknown, unknown>;
+
+const modules: Readonly<Record<string, () => Promise<{ readonly task: unknown }>>> = {
+  packMatrix: () => import("../src/infer/pack_task.ts"),
+};
+
+/** The task of that name. */
+export async function loadTask(name: string): Promise<AnyTask> {
+  if (!Object.hasOwn(modules, name)) throw new RangeError(`Cannot perform ${name}: there is no such task`);
+  return (await modules[name]()).task as AnyTask;
+}
