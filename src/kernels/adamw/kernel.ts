@@ -7,18 +7,7 @@
  */
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
 import { type ArgumentReader, defineKernel, type Kernel } from "../kernel.ts";
-import { smallestMoment } from "./reference.ts";
-
-/** Order of the f32 words of the scalars block: see `adamwScalars`. */
-export const scalarWords = [
-  "decay",
-  "stepSize",
-  "inverseRootCorrection2",
-  "oneMinusBeta1",
-  "beta2",
-  "oneMinusBeta2",
-  "epsilon",
-] as const;
+import { type Constants, type Cursors, emitConstants, emitVector, emitWhenFinite } from "./emit.ts";
 
 /** Arguments of both AdamW kernels. */
 export const adamwArguments = {
@@ -36,9 +25,6 @@ export const adamwArguments = {
 /** Elements that share a word of the mask. */
 const wordElements = 32;
 
-/** Every bit of an f32's exponent: all set in NaN and ∞, and only there. */
-const exponentBits = 0x7f800000;
-
 /** The step without a mask. */
 export const adamwKernel: Kernel<typeof adamwArguments> = defineKernel({
   key: "adamw_f32",
@@ -54,32 +40,7 @@ export const adamwMaskedKernel: Kernel<typeof adamwArguments> = defineKernel({
 });
 
 function emitAdamw(vm: VectorMachine, args: ArgumentReader<typeof adamwArguments>, masked: boolean): void {
-  const clipBits = vm.integer();
-  const clipAddress = args.pointer("clip");
-  vm.loadI32(clipBits, clipAddress, 0);
-  vm.andInteger(clipBits, clipBits, exponentBits);
-  const clip = vm.vector();
-  vm.broadcast(clip, clipAddress, 0);
-  vm.free(clipAddress);
-  vm.when(clipBits, "notEqual", exponentBits, () => emitRange(vm, args, clip, masked));
-  vm.free(clipBits, clip);
-}
-
-/** Pointers: the first four move along the range. */
-interface Cursors {
-  readonly weights: Integer;
-  readonly gradients: Integer;
-  readonly firstMoment: Integer;
-  readonly secondMoment: Integer;
-  readonly scalars: Integer;
-}
-
-/** Constants in every lane. */
-interface Constants {
-  readonly clip: Vector;
-  readonly zero: Vector;
-  readonly smallest: Vector;
-  readonly signless: Vector;
+  emitWhenFinite(vm, args.pointer("clip"), (clip) => emitRange(vm, args, clip, masked));
 }
 
 function emitRange(
@@ -95,24 +56,20 @@ function emitRange(
     secondMoment: args.pointer("secondMoment"),
     scalars: args.pointer("scalars"),
   };
-  const constants: Constants = { clip, zero: vm.vector(), smallest: vm.vector(), signless: vm.vector() };
-  vm.constantF32(constants.zero, 0);
-  vm.constantF32(constants.smallest, smallestMoment);
-  vm.constantI32(constants.signless, 0x7fffffff);
+  const constants = emitConstants(vm);
   const count = args.integer("count");
 
   if (masked) {
-    emitMaskedRange(vm, args, cursors, constants, count);
+    emitMaskedRange(vm, args, cursors, clip, constants, count);
   } else {
     const vectors = vm.integer();
     vm.shiftRightInteger(vectors, count, Math.log2(vm.lanes));
-    vm.repeat(vectors, () => emitVector(vm, cursors, constants, undefined, undefined));
+    vm.repeat(vectors, () => emitVector(vm, cursors, clip, constants));
     vm.andInteger(count, count, vm.lanes - 1);
-    vm.when(count, "greater", 0, () => emitVector(vm, cursors, constants, undefined, count));
+    vm.when(count, "greater", 0, () => emitVector(vm, cursors, clip, constants, { count }));
     vm.free(vectors);
   }
-  const { zero, smallest, signless } = constants;
-  vm.free(count, zero, smallest, signless, ...Object.values(cursors));
+  vm.free(count, ...Object.values(constants), ...Object.values(cursors));
 }
 
 /** Walks the range a mask word at a time; after each vector the word moves right by the lanes just used. */
@@ -120,6 +77,7 @@ function emitMaskedRange(
   vm: VectorMachine,
   args: ArgumentReader<typeof adamwArguments>,
   cursors: Cursors,
+  clip: Vector,
   constants: Constants,
   count: Integer,
 ): void {
@@ -137,7 +95,7 @@ function emitMaskedRange(
     vm.addInteger(mask, mask, 4);
     vm.setInteger(vectors, wordElements / vm.lanes);
     vm.repeat(vectors, () => {
-      emitVector(vm, cursors, constants, bits, undefined);
+      emitVector(vm, cursors, clip, constants, { mask: bits });
       advance();
     });
   });
@@ -151,7 +109,7 @@ function emitMaskedRange(
     vm.repeat(vectors, () => {
       vm.moveInteger(part, count);
       vm.when(part, "greater", vm.lanes, () => vm.setInteger(part, vm.lanes));
-      emitVector(vm, cursors, constants, bits, part);
+      emitVector(vm, cursors, clip, constants, { mask: bits, count: part });
       advance();
       vm.subtractInteger(count, count, part);
     });
@@ -171,67 +129,4 @@ function emitLaneBits(vm: VectorMachine): Vector {
   vm.f32ToI32(bits, bits);
   vm.free(bias);
   return bits;
-}
-
-/** Updates one vector, or its first `count` elements, and moves the cursors on by a whole vector. */
-function emitVector(
-  vm: VectorMachine,
-  { weights, gradients, firstMoment, secondMoment, scalars }: Cursors,
-  { clip, zero, smallest, signless }: Constants,
-  mask: { readonly word: Vector; readonly laneBit: Vector } | undefined,
-  count: Integer | undefined,
-): void {
-  const load = (pointer: Integer) => {
-    const value = vm.vector();
-    if (count) vm.loadFirst(value, pointer, 0, count);
-    else vm.load(value, pointer, 0);
-    return value;
-  };
-  const store = (pointer: Integer, value: Vector) => {
-    if (count) vm.storeFirst(pointer, 0, value, count);
-    else vm.store(pointer, 0, value);
-  };
-  const scalar = vm.vector();
-  const readScalar = (name: (typeof scalarWords)[number]) => {
-    vm.broadcast(scalar, scalars, 4 * scalarWords.indexOf(name));
-    return scalar;
-  };
-  const other = vm.vector();
-
-  const gradient = load(gradients);
-  vm.multiply(gradient, gradient, clip);
-
-  const m = load(firstMoment);
-  vm.subtract(other, gradient, m);
-  vm.fma(m, other, readScalar("oneMinusBeta1"));
-  vm.and(other, m, signless);
-  vm.selectLess(m, other, smallest, zero, m);
-
-  const v = load(secondMoment);
-  vm.multiply(v, v, readScalar("beta2"));
-  vm.multiply(gradient, gradient, gradient);
-  vm.fma(v, gradient, readScalar("oneMinusBeta2"));
-  vm.selectLess(v, v, smallest, zero, v);
-  vm.free(gradient);
-
-  vm.squareRoot(other, v);
-  vm.multiply(other, other, readScalar("inverseRootCorrection2"));
-  vm.add(other, other, readScalar("epsilon"));
-  vm.divide(other, m, other);
-  const w = load(weights);
-  vm.multiply(w, w, readScalar("decay"));
-  vm.fmaNegated(w, other, readScalar("stepSize"));
-
-  if (mask) {
-    vm.and(other, mask.word, mask.laneBit);
-    vm.i32ToF32(other, other);
-    for (const value of [w, m, v]) vm.selectLess(value, zero, other, value, zero);
-  }
-  store(weights, w);
-  store(firstMoment, m);
-  store(secondMoment, v);
-  for (const pointer of [weights, gradients, firstMoment, secondMoment]) {
-    vm.addInteger(pointer, pointer, 4 * vm.lanes);
-  }
-  vm.free(scalar, other, m, v, w);
 }

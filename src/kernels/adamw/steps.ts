@@ -7,7 +7,8 @@
  */
 import { splitRange, type Step } from "../../graph/operation.ts";
 import { callKernel, type KernelCall } from "../kernel.ts";
-import { adamwKernel, adamwMaskedKernel, scalarWords } from "./kernel.ts";
+import { scalarWords } from "./emit.ts";
+import { adamwKernel, adamwMaskedKernel } from "./kernel.ts";
 import type { AdamwSettings } from "./reference.ts";
 
 export type { AdamwSettings } from "./reference.ts";
