@@ -2,8 +2,10 @@
  * The whole grid: shapes × sparsities × patterns × lengths × batches, lacuna against ONNX Runtime, in turns.
  *
  *     deno run -A bench/grid.ts --out bench/results/fp32 [--presets bert-tiny,minilm-l6,bert-base] [--seconds 0.5]
+ *         [--tokens 16,64,128,384] [--batches 1,8,32] [--threads 2]
  *
- * Writes `<out>.json` and `<out>.md`. For each shape all engines are open at once and take turns on the same ids.
+ * Writes `<out>.json` and `<out>.md` after each preset, in the place of that preset's earlier results; those of other
+ * presets stay. All engines of a preset are open at once (BERT-base: about 9 GB) and take turns on the same ids.
  * @module
  */
 import { join } from "node:path";
@@ -11,47 +13,191 @@ import { parseArgs } from "node:util";
 import { presetConfig } from "../models/presets.ts";
 import { openModel } from "../src/checkpoint/model_folder.ts";
 import { chooseThreads } from "../src/core/cores.ts";
-import { ensureFolder, writeFileAtomic } from "../src/core/files.ts";
+import { InputError } from "../src/core/errors.ts";
+import { ensureFolder, exists, writeFileAtomic } from "../src/core/files.ts";
 import { randomKey, RandomStream } from "../src/core/random.ts";
 import { writeOnnx } from "../src/export/onnx.ts";
-import type { Pattern } from "../src/pruning/pattern.ts";
 import { onnxRuntime } from "./baselines.ts";
 import { compareLogits } from "./compare.ts";
-import { type EncodedBatch, type Engine, openSource } from "./engine.ts";
+import { type EncodedBatch, type Engine, type EngineSource, openSource } from "./engine.ts";
+import { formatGrid, type GridCell, type GridPart, mergePart, parseGrid } from "./grid_report.ts";
 import { lacuna } from "./lacuna.ts";
-import { describeMachine, type MachineDescription } from "./machine.ts";
-import { interleave } from "./measure.ts";
+import { describeMachine } from "./machine.ts";
+import { interleave, type Measurement } from "./measure.ts";
 import { writeSyntheticModel } from "./model.ts";
 import { agreementLimit } from "./result.ts";
 
-/** One measured point. */
-export interface GridCell {
-  readonly preset: string;
-  readonly tokens: number;
-  readonly batch: number;
-  readonly sparsity: number;
-  readonly pattern: Pattern | "dense";
-  /** Median latency of one call. */
-  readonly latencyMs: number;
-  readonly p95Ms: number;
-  /** Median latency of ONNX Runtime on the same call: the faster of its two files. */
-  readonly onnxRuntimeMs: number;
-  /** onnxRuntimeMs / latencyMs */
-  readonly speedup: number;
-  /** Largest logit difference as a share of the range of ONNX Runtime's logits. */
-  readonly relativeLogitDifference: number;
-}
+/** A model of the grid. */
+type Variant = Pick<GridCell, "pattern" | "sparsity">;
 
-/** The sparse models of the grid; dense is measured too. */
-const variants: readonly { pattern: Pattern; sparsity: number }[] = [
+const variants: readonly Variant[] = [
+  { pattern: "dense", sparsity: 0 },
   ...[0.5, 0.7, 0.8, 0.9, 0.95].map((sparsity) => ({ pattern: "unstructured" as const, sparsity })),
-  ...[0.5, 0.7, 0.8, 0.9, 0.95].map((sparsity) => ({ pattern: "4x1" as const, sparsity })),
+  { pattern: "4x1", sparsity: 0.9 },
 ];
 
-const lengths = [16, 64, 128, 384];
-const batches = [1, 8, 32];
+/** Models that are measured on one thread as well, which takes nearly twice as long. */
+const scaled = ({ pattern, sparsity }: Variant) => pattern === "dense" || sparsity === 0.9;
 
-function randomBatch(batch: number, tokens: number, vocabularySize: number): EncodedBatch {
+/** What to measure. */
+export interface GridOptions {
+  readonly preset: string;
+  /** Texts of all these lengths … */
+  readonly tokens: readonly number[];
+  /** … in calls of all these sizes. */
+  readonly batches: readonly number[];
+  /** Threads of every engine; one thread is measured too. */
+  readonly threads: number;
+  /** Timed seconds per engine and shape. A call that takes long is timed twice all the same. */
+  readonly seconds: number;
+  /** Hears a line after each step. */
+  readonly note: (text: string) => void;
+}
+
+/** An engine with its place in the tables. */
+interface Entrant {
+  readonly engine: Engine;
+  /** Absent: ONNX Runtime. */
+  readonly variant?: Variant;
+}
+
+/** Fewest timed rounds of turns. */
+const leastRounds = 2;
+
+/** Measures one preset. Throws when engines disagree: their latencies would mean nothing. */
+export async function measurePreset(options: GridOptions): Promise<GridPart> {
+  const { preset, tokens, batches, threads, note } = options;
+  const machine = await describeMachine();
+  const folder = await Deno.makeTempDir({ prefix: "lacuna-grid-" });
+  const entrants: Entrant[] = [];
+  try {
+    for await (const entrant of openEntrants(preset, threads, folder)) {
+      entrants.push(entrant);
+      note(`${preset}: ${entrants.length} engines are open`);
+    }
+    const shapes = tokens.flatMap((length) => batches.map((batch) => ({ tokens: length, batch })));
+    // Small shapes first: each tells how long the next will take.
+    shapes.sort((a, b) => a.tokens * a.batch - b.tokens * b.batch);
+    const measured = new Map<string, GridCell[]>();
+    for (const [index, shape] of shapes.entries()) {
+      const { cells, msPerToken } = await measureShape(entrants, shape, options);
+      measured.set(`${shape.tokens} ${shape.batch}`, cells);
+      const leftMs = shapes.slice(index + 1)
+        .reduce((sum, next) => sum + expectedMs(next, msPerToken, entrants.length, options.seconds), 0);
+      note(
+        `${preset} ${shape.tokens} tokens × ${shape.batch}: ONNX Runtime ${
+          cells[0].onnxRuntimeMs.toFixed(2)
+        } ms, ` +
+          `${index + 1} of ${shapes.length} shapes, about ${(leftMs / 60_000).toFixed(1)} min left`,
+      );
+    }
+    const cells = tokens.flatMap((length) => batches.flatMap((batch) => measured.get(`${length} ${batch}`)!));
+    return { preset, machine, threads, cells };
+  } finally {
+    for (const { engine } of entrants) await engine.dispose();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/**
+ * Writes the models and opens every engine, on `threads` and on one. All variants are pruned from the same weights.
+ * Zeros cost ONNX Runtime nothing and save it nothing, so its one model is the dense one, in two graphs.
+ */
+async function* openEntrants(preset: string, threads: number, folder: string): AsyncGenerator<Entrant> {
+  const open = async function* (source: (threads: number) => EngineSource, variant?: Variant) {
+    const counts = threads > 1 && (!variant || scaled(variant)) ? [threads, 1] : [threads];
+    for (const count of counts) yield { engine: await openSource(source(count)), variant };
+  };
+  for (const variant of variants) {
+    const { pattern, sparsity } = variant;
+    const model = join(folder, `${pattern}-${sparsity}`);
+    const stored = pattern === "dense" ? "unstructured" : pattern;
+    await writeSyntheticModel({ preset, sparsity, pattern: stored, folder: model });
+    yield* open((count) => lacuna({ folder: model, threads: count, sparsity }), variant);
+  }
+  const { config, tensors } = await openModel(join(folder, "dense-0"));
+  const weights = new Map<string, Float32Array>();
+  for (const name of tensors.names) weights.set(name, await tensors.weight(name, tensors.shape(name)!));
+  for (const operators of ["standard", "fused"] as const) {
+    const path = join(folder, `${operators}.onnx`);
+    await writeOnnx(path, config, (name) => weights.get(name)!, { operators });
+    yield* open((count) => onnxRuntime({ path, dtype: "fp32", sparsity: 0, threads: count }));
+  }
+}
+
+/** A length and a batch. */
+type Shape = Pick<GridCell, "tokens" | "batch">;
+
+/** Measures all engines on one batch. `msPerToken` is what a call of every engine takes, over the tokens of a call. */
+async function measureShape(
+  entrants: readonly Entrant[],
+  shape: Shape,
+  { preset, threads, seconds }: GridOptions,
+): Promise<{ cells: GridCell[]; msPerToken: number }> {
+  const input = randomBatch(shape, presetConfig(preset).vocabularySize);
+  const answers: Float32Array[] = [];
+  const firstMs: number[] = [];
+  for (const { engine } of entrants) {
+    const start = performance.now();
+    answers.push(await engine.run(input));
+    firstMs.push(performance.now() - start);
+  }
+  const turnMs = 60;
+  const roundMs = firstMs.reduce((sum, ms) => sum + Math.max(ms, turnMs), 0);
+  const rounds = Math.max(leastRounds, Math.ceil(seconds * 1000 * entrants.length / roundMs));
+  const measured = await interleave(
+    entrants.map(({ engine }) => ({ name: engine.name, run: () => engine.run(input) })),
+    { rounds, turnMs, warmup: 0 },
+  );
+
+  const find = (count: number, variant?: Variant) =>
+    entrants.flatMap((entrant, i) =>
+      entrant.variant === variant && entrant.engine.threads === count ? [i] : []
+    );
+  const fastest = (indices: readonly number[]): Measurement | undefined =>
+    indices.map((i) => measured[i]).sort((a, b) => a.summary.p50 - b.summary.p50)[0];
+  const oneThread = (variant?: Variant) => threads > 1 ? fastest(find(1, variant))?.summary.p50 : undefined;
+  const reference = find(threads);
+  const onnxRuntimeMs = fastest(reference)!.summary.p50;
+  const cells = variants.map((variant): GridCell => {
+    const [index, ...same] = [...find(threads, variant), ...(threads > 1 ? find(1, variant) : [])];
+    const what = `${preset}, ${variant.pattern} ${variant.sparsity}, ${shape.tokens} tokens × ${shape.batch}`;
+    if (same.some((i) => compareLogits([answers[i]], [answers[index]]).absolute !== 0)) {
+      throw new Error(`${what}: one thread gives other logits than ${threads}`);
+    }
+    const difference = variant.pattern === "dense"
+      ? compareLogits([answers[index]], [answers[reference[0]]]).relative
+      : undefined;
+    if (difference !== undefined && !(difference <= agreementLimit)) {
+      throw new Error(`${what}: logits differ from ONNX Runtime's by ${difference} of their range`);
+    }
+    const { latenciesMs, summary: { p50, p95 } } = measured[index];
+    return {
+      ...shape,
+      ...{ sparsity: variant.sparsity, pattern: variant.pattern },
+      latencyMs: p50,
+      p95Ms: p95,
+      calls: latenciesMs.length,
+      oneThreadMs: oneThread(variant),
+      onnxRuntimeMs,
+      onnxRuntimeOneThreadMs: oneThread(),
+      speedup: onnxRuntimeMs / p50,
+      relativeLogitDifference: difference,
+    };
+  });
+  const callMs = measured.reduce((sum, { summary }) => sum + summary.p50, 0);
+  return { cells, msPerToken: callMs / (shape.tokens * shape.batch) };
+}
+
+/** How long a shape takes, from what a call of every engine took on the shape before. */
+function expectedMs({ tokens, batch }: Shape, msPerToken: number, engines: number, seconds: number): number {
+  const callMs = msPerToken * tokens * batch;
+  // A first call, and an untimed one before each turn.
+  return Math.max(seconds * 1000 * engines, leastRounds * callMs) + (1 + leastRounds) * callMs;
+}
+
+/** Random ids, no padding, one segment. */
+function randomBatch({ tokens, batch }: Shape, vocabularySize: number): EncodedBatch {
   const stream = new RandomStream(randomKey(0, "grid", batch, tokens));
   const rows = (draw: () => number) =>
     Array.from({ length: batch }, () => Array.from({ length: tokens }, draw));
@@ -62,140 +208,41 @@ function randomBatch(batch: number, tokens: number, vocabularySize: number): Enc
   };
 }
 
-interface OpenEngine {
-  readonly engine: Engine;
-  readonly sparsity: number;
-  readonly pattern: GridCell["pattern"] | "onnxruntime";
+/** `16,64` as numbers. */
+function parseList(flag: string, text: string): number[] {
+  const numbers = text.split(",").map(Number);
+  if (numbers.every((value) => Number.isInteger(value) && value >= 1)) return numbers;
+  throw new InputError(`--${flag} is ${text}: wanted whole numbers from 1, with commas between`);
 }
 
-async function measurePreset(
-  preset: string,
-  threads: number,
-  seconds: number,
-  note: (text: string) => void,
-): Promise<GridCell[]> {
-  const folder = await Deno.makeTempDir({ prefix: "lacuna-grid-" });
-  const engines: OpenEngine[] = [];
-  try {
-    // All variants are pruned from the same weights. Zeros cost ONNX Runtime nothing and save it nothing, so its one
-    // model is that of the first variant; the others' answers are compared by their own dense run.
-    for (const { pattern, sparsity } of [{ pattern: "unstructured" as const, sparsity: 0 }, ...variants]) {
-      const model = join(folder, `${pattern}-${sparsity}`);
-      await writeSyntheticModel({ preset, sparsity, pattern, folder: model });
-      const engine = await openSource(lacuna({ folder: model, threads, sparsity }));
-      engines.push({ engine, sparsity, pattern: sparsity === 0 ? "dense" : pattern });
-      if (sparsity > 0) continue;
-      const { config, tensors } = await openModel(model);
-      const shapes = new Map(tensors.names.map((name) => [name, tensors.shape(name)!]));
-      const weights = new Map<string, Float32Array>();
-      for (const [name, shape] of shapes) weights.set(name, await tensors.weight(name, shape));
-      for (const operators of ["standard", "fused"] as const) {
-        const path = join(folder, `${operators}.onnx`);
-        await writeOnnx(path, config, (name) => weights.get(name)!, { operators });
-        const baseline = await openSource(onnxRuntime({ path, dtype: "fp32", sparsity: 0, threads }));
-        engines.push({ engine: baseline, sparsity: 0, pattern: "onnxruntime" });
-      }
-    }
-
-    const cells: GridCell[] = [];
-    const { vocabularySize } = presetConfig(preset);
-    for (const tokens of lengths) {
-      for (const batch of batches) {
-        const input = randomBatch(batch, tokens, vocabularySize);
-        const measured = await interleave(
-          engines.map(({ engine }) => ({ name: engine.name, run: () => engine.run(input) })),
-          { seconds, turnMs: 60, warmup: 2 },
-        );
-        const baselines = engines.flatMap(({ pattern }, i) => pattern === "onnxruntime" ? [i] : []);
-        const onnxRuntimeMs = Math.min(...baselines.map((i) => measured[i].summary.p50));
-        const expected = await engines[baselines[0]].engine.run(input);
-        for (const [i, { engine, pattern, sparsity }] of engines.entries()) {
-          if (pattern === "onnxruntime") continue;
-          const { p50, p95 } = measured[i].summary;
-          const difference = sparsity === 0
-            ? compareLogits([await engine.run(input)], [expected]).relative
-            : NaN;
-          cells.push({
-            preset,
-            tokens,
-            batch,
-            sparsity,
-            pattern,
-            latencyMs: p50,
-            p95Ms: p95,
-            onnxRuntimeMs,
-            speedup: onnxRuntimeMs / p50,
-            relativeLogitDifference: difference,
-          });
-          if (difference > agreementLimit) {
-            throw new Error(`${preset}: logits differ by ${difference} of their range`);
-          }
-        }
-        note(`${preset} ${tokens} tokens × ${batch}: ONNX Runtime ${onnxRuntimeMs.toFixed(2)} ms`);
-      }
-    }
-    return cells;
-  } finally {
-    for (const { engine } of engines) await engine.dispose();
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-/** The grid as Markdown: a table per shape, speed-ups over ONNX Runtime's fp32. */
-export function formatGrid(machine: MachineDescription, threads: number, cells: readonly GridCell[]): string {
-  const caches = typeof machine.caches === "string"
-    ? machine.caches
-    : machine.caches.map(({ level, bytes }) => `L${level} ${(bytes / 2 ** 20).toFixed(2)} MiB`).join(", ");
-  const lines = [
-    "# fp32 inference against ONNX Runtime",
-    "",
-    `${machine.cpu}, ${machine.cores} cores, ${caches}; ${machine.isa}, ` +
-    `${machine.peak_gflops.toFixed(0)} GFLOP/s fp32 a core measured; ${threads} threads. ` +
-    "Cells: median latency of lacuna in ms (times faster than ONNX Runtime 1.30 fp32, same threads, in turns).",
-  ];
-  const columns: { pattern: GridCell["pattern"]; sparsity: number }[] = [
-    { pattern: "dense", sparsity: 0 },
-    ...variants,
-  ];
-  for (const preset of new Set(cells.map((cell) => cell.preset))) {
-    lines.push("", `## ${preset}`, "");
-    const name = ({ pattern, sparsity }: typeof columns[number]) =>
-      pattern === "dense" ? "dense" : `${pattern} ${(sparsity * 100).toFixed(0)} %`;
-    lines.push(`| tokens × batch | ONNX Runtime ms | ${columns.map(name).join(" | ")} |`);
-    lines.push(`| --- | --- | ${columns.map(() => "---").join(" | ")} |`);
-    for (const tokens of lengths) {
-      for (const batch of batches) {
-        const row = cells.filter((c) => c.preset === preset && c.tokens === tokens && c.batch === batch);
-        if (row.length === 0) continue;
-        const found = columns.map(({ pattern, sparsity }) => {
-          const cell = row.find((c) => c.pattern === pattern && c.sparsity === sparsity)!;
-          return `${cell.latencyMs.toFixed(2)} (${cell.speedup.toFixed(1)}×)`;
-        });
-        lines.push(`| ${tokens} × ${batch} | ${row[0].onnxRuntimeMs.toFixed(2)} | ${found.join(" | ")} |`);
-      }
-    }
-  }
-  return lines.join("\n") + "\n";
-}
-
-if (import.meta.main) {
+async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       out: { type: "string", default: "bench/results/fp32" },
       presets: { type: "string", default: "bert-tiny,minilm-l6,bert-base" },
+      tokens: { type: "string", default: "16,64,128,384" },
+      batches: { type: "string", default: "1,8,32" },
       seconds: { type: "string", default: "0.5" },
       threads: { type: "string" },
     },
   });
+  const json = `${values.out}.json`;
+  const tokens = parseList("tokens", values.tokens);
+  const batches = parseList("batches", values.batches);
+  const seconds = Number(values.seconds);
+  if (!(seconds > 0)) throw new InputError(`--seconds is ${values.seconds}: wanted a number above 0`);
   const threads = chooseThreads(values.threads === undefined ? undefined : Number(values.threads)).count;
-  const machine = await describeMachine();
-  const cells: GridCell[] = [];
+  await ensureFolder(join(values.out, ".."));
   for (const preset of values.presets.split(",")) {
-    cells.push(
-      ...await measurePreset(preset, threads, Number(values.seconds), (text) => console.error(text)),
-    );
-    await ensureFolder(join(values.out, ".."));
-    await writeFileAtomic(`${values.out}.json`, JSON.stringify({ machine, threads, cells }, null, 1) + "\n");
-    await writeFileAtomic(`${values.out}.md`, formatGrid(machine, threads, cells));
+    // Read before anything is measured: what is there must be a grid.
+    const earlier = async () => await exists(json) ? parseGrid(await Deno.readTextFile(json), json) : [];
+    await earlier();
+    const note = (text: string) => console.error(text);
+    const part = await measurePreset({ preset, tokens, batches, threads, seconds, note });
+    const parts = mergePart(await earlier(), part);
+    await writeFileAtomic(json, JSON.stringify({ parts }, null, 1) + "\n");
+    await writeFileAtomic(`${values.out}.md`, formatGrid(parts));
   }
 }
+
+if (import.meta.main) await main();
