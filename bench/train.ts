@@ -1,0 +1,309 @@
+/**
+ * Times fine-tuning: one optimiser step of the trainer at several sparsities, and where its time goes.
+ *
+ * Masks are random, of the pattern asked for, and nested: what is zero at 80 % is zero at 90 %. All sparsities are those of
+ * one trainer, which takes turns between them; the step after a change of mask is not timed. A batch has full
+ * sequences of random ids, so that a runtime that pads has nothing to pad.
+ * @module
+ */
+import type { BertConfig } from "../models/config.ts";
+import { randomBits, randomKey, RandomStream } from "../src/core/random.ts";
+import { InputError } from "../src/core/errors.ts";
+import type { EncodedExample } from "../src/data/batches.ts";
+import { finetuneDefaults } from "../src/finetune/options.ts";
+import { Trainer } from "../src/finetune/trainer.ts";
+import { selectMachine } from "../src/machines/mod.ts";
+import type { ExecutorFactory } from "../src/plan/executor.ts";
+import { bitsetWords, setBit } from "../src/pruning/bitset.ts";
+import { blockGrid, expandBlockMask, type Pattern } from "../src/pruning/pattern.ts";
+import { isPrunable, sparsityOfMasks } from "../src/pruning/sparsity.ts";
+import { poolFactory } from "../workers/pool.ts";
+import { interleave, type LatencySummary } from "./measure.ts";
+import { type OperationTime, TimingExecutor } from "./operation_times.ts";
+
+/** A batch of equal sequences. */
+export interface TrainBatch {
+  /** Sequences. */
+  readonly batch: number;
+  /** Tokens in each. */
+  readonly tokens: number;
+}
+
+/** The batches timed when none is asked for; `tools/compare/train.py` has the same. */
+export const trainBatches: readonly TrainBatch[] = [{ batch: 32, tokens: 32 }, { batch: 8, tokens: 128 }];
+
+/** The sparsities timed when none is asked for. */
+export const trainSparsities: readonly number[] = [0, 0.5, 0.8, 0.9, 0.95];
+
+/** What to measure. */
+export interface TrainBenchOptions extends TrainBatch {
+  readonly config: BertConfig;
+  /** What the rows call the model. */
+  readonly model: string;
+  readonly sparsities: readonly number[];
+  readonly pattern: Pattern;
+  readonly threads: number;
+  /** As `selectMachine` takes it. */
+  readonly isa?: string;
+  /** Timed seconds of each sparsity. */
+  readonly seconds: number;
+  /** fp32 operations of one core, 10⁹ a second (`describeMachine`). */
+  readonly peakGflops: number;
+  readonly onProgress?: (activity: string, share?: number) => void;
+}
+
+/** Time of one operation in a step of one worker. */
+export interface OperationShare extends OperationTime {
+  /** Of the sum of all operations. */
+  readonly share: number;
+}
+
+/** Steps at one sparsity. Keys are part of the command's contract. */
+export interface TrainRow {
+  /** The product. */
+  readonly engine: "lacuna";
+  readonly model: string;
+  /** `sparse` where some of the prunable weights are masked. */
+  readonly weights: "dense" | "sparse";
+  /** Pattern of the mask, `dense` for none. */
+  readonly pattern: string;
+  /** Share of the prunable weights that are masked, counted. */
+  readonly sparsity: number;
+  /** Sequences in a step. */
+  readonly batch: number;
+  /** Tokens in a sequence. */
+  readonly tokens: number;
+  readonly threads: number;
+  /** Of one step: batch copied in, forward, backward, clipping, AdamW. */
+  readonly step_ms: LatencySummary;
+  /** batch · tokens / median step. */
+  readonly tokens_per_second: number;
+  /** batch / median step. */
+  readonly examples_per_second: number;
+  /** Operations that the step needs (`stepOperations`) over the median step, 10⁹ a second. */
+  readonly gflops: number;
+  /** What a dense step would need, over the same time. */
+  readonly dense_equivalent_gflops: number;
+  /** `gflops` of the measured peak of all threads. */
+  readonly share_of_peak: number;
+  /** Median dense step over this one; absent where no dense step was timed. */
+  readonly speedup_vs_dense?: number;
+  /** Everything a trainer holds: weights, gradients, moments, activations, programs; in 10⁶ bytes. */
+  readonly arena_mb: number;
+  /** A step of one worker, by operation, the longest first. */
+  readonly operations: readonly OperationShare[];
+}
+
+/**
+ * Operations a step needs, 2 for a multiply-add:
+ *
+ *     6 · tokens · density · W     the encoder's linear layers: forward, gradient of the input, gradient of the weights;
+ *                                  weights that are masked need none of the three
+ *     12 · layers · Σ length² · hidden     attention: two products forward, four backward
+ *     6 · sequences · (hidden² + hidden · labels)     pooler and classifier
+ *
+ * What is left out (LayerNorm, gelu, softmax, dropout, embeddings, the optimiser) costs time but no share of the peak.
+ */
+export function stepOperations(config: BertConfig, { batch, tokens }: TrainBatch, density: number): number {
+  const { hiddenSize, intermediateSize, layers, labels } = config;
+  const encoderWeights = layers * (4 * hiddenSize ** 2 + 2 * hiddenSize * intermediateSize);
+  const linear = 6 * batch * tokens * density * encoderWeights;
+  const attention = 12 * layers * batch * tokens ** 2 * hiddenSize;
+  const head = 6 * batch * hiddenSize * (hiddenSize + labels.length);
+  return linear + attention + head;
+}
+
+/** Measures one model on one batch. Rows come in the order of `sparsities`. Throws `InputError` for bad numbers. */
+export async function benchTraining(options: TrainBenchOptions): Promise<TrainRow[]> {
+  checkOptions(options);
+  const { config, batch, tokens, pattern, threads, peakGflops, onProgress } = options;
+  onProgress?.("starting the trainer");
+  const timed = await timeSteps(options);
+  const profiles = await profileSteps(options);
+  const densePosition = timed.findIndex(({ sparsity }) => sparsity === 0);
+  return timed.map(({ sparsity, summary, arenaBytes }, i): TrainRow => {
+    const seconds = summary.p50 / 1000;
+    const gflops = stepOperations(config, options, 1 - sparsity) / seconds / 1e9;
+    return {
+      engine: "lacuna",
+      model: options.model,
+      weights: sparsity > 0 ? "sparse" : "dense",
+      pattern: sparsity > 0 ? pattern : "dense",
+      sparsity,
+      batch,
+      tokens,
+      threads,
+      step_ms: summary,
+      tokens_per_second: batch * tokens / seconds,
+      examples_per_second: batch / seconds,
+      gflops,
+      dense_equivalent_gflops: stepOperations(config, options, 1) / seconds / 1e9,
+      share_of_peak: gflops / (peakGflops * threads),
+      ...(densePosition < 0 ? {} : { speedup_vs_dense: timed[densePosition].summary.p50 / summary.p50 }),
+      arena_mb: arenaBytes / 1e6,
+      operations: profiles[i],
+    };
+  });
+}
+
+function checkOptions({ batch, tokens, threads, seconds, sparsities, config }: TrainBenchOptions): void {
+  for (const [name, value] of Object.entries({ batch, tokens, threads })) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new InputError(`--${name} is ${value}: wanted a whole number from 1`);
+    }
+  }
+  if (tokens > config.maximumPositions) {
+    throw new InputError(
+      `--tokens is ${tokens}: wanted at most ${config.maximumPositions}, the model's positions`,
+    );
+  }
+  if (!(seconds > 0)) throw new InputError(`--seconds is ${seconds}: wanted a number above 0`);
+  for (const sparsity of sparsities) {
+    if (!(sparsity >= 0 && sparsity < 1)) {
+      throw new InputError(`--sparsity is ${sparsity}: wanted a number in [0, 1)`);
+    }
+  }
+}
+
+/** A trainer that takes steps at a chosen sparsity. */
+class StepRunner {
+  readonly trainer: Trainer;
+  readonly #pattern: Pattern;
+  readonly #batches: readonly EncodedExample[][];
+  #wanted = -1;
+  #step = 0;
+  /** Counted share of masked weights. */
+  #sparsity = 0;
+
+  private constructor(trainer: Trainer, pattern: Pattern, batches: readonly EncodedExample[][]) {
+    this.trainer = trainer;
+    this.#pattern = pattern;
+    this.#batches = batches;
+  }
+
+  static async create(
+    { config, isa, pattern, batch, tokens }: TrainBenchOptions,
+    workers: number,
+    createExecutor: ExecutorFactory,
+  ): Promise<StepRunner> {
+    const trainer = await Trainer.create({
+      config,
+      machine: selectMachine(isa),
+      workers,
+      createExecutor,
+      maximumSequences: batch,
+      maximumTokens: batch * tokens,
+      seed: 0,
+      optimizer: finetuneDefaults,
+    });
+    trainer.initialise();
+    return new StepRunner(trainer, pattern, randomBatches(config, { batch, tokens }));
+  }
+
+  /** One step at that sparsity; the first after another sparsity renews the mask. Gives the sparsity counted. */
+  async step(sparsity: number): Promise<number> {
+    if (sparsity !== this.#wanted) {
+      this.#sparsity = setRandomMask(this.trainer, this.#pattern, sparsity);
+      this.#wanted = sparsity;
+    }
+    const batch = this.#batches[this.#step % this.#batches.length];
+    const { loss, gradientNorm } = await this.trainer.step(batch, ++this.#step, 2e-5);
+    if (!Number.isFinite(loss + gradientNorm)) {
+      throw new Error(`The loss of step ${this.#step} is ${loss}, its gradient's norm ${gradientNorm}`);
+    }
+    return this.#sparsity;
+  }
+}
+
+/** Steps of all threads, in turns. */
+async function timeSteps(
+  options: TrainBenchOptions,
+): Promise<{ sparsity: number; summary: LatencySummary; arenaBytes: number }[]> {
+  const { sparsities, seconds, onProgress } = options;
+  const runner = await StepRunner.create(options, options.threads, poolFactory());
+  try {
+    const counted = sparsities.map(() => 0);
+    const measured = await interleave(
+      sparsities.map((sparsity, i) => ({
+        name: `${sparsity}`,
+        run: async () => counted[i] = await runner.step(sparsity),
+      })),
+      // Long turns: each begins with a change of mask.
+      { warmup: 1, seconds, turnMs: 500, onProgress: (share) => onProgress?.("timing steps", share) },
+    );
+    const { arenaBytes } = runner.trainer;
+    return measured.map(({ summary }, i) => ({ sparsity: counted[i], summary, arenaBytes }));
+  } finally {
+    await runner.trainer.dispose();
+  }
+}
+
+/** Steps of one worker, call by call. */
+async function profileSteps(options: TrainBenchOptions): Promise<OperationShare[][]> {
+  const { sparsities, onProgress } = options;
+  const executors: TimingExecutor[] = [];
+  const runner = await StepRunner.create(options, 1, ({ machine, threads, arena }) => {
+    const executor = new TimingExecutor(machine, threads, arena);
+    executors.push(executor);
+    return Promise.resolve(executor);
+  });
+  const [executor] = executors;
+  try {
+    const profiles: OperationShare[][] = [];
+    for (const sparsity of sparsities) {
+      onProgress?.("timing operations", profiles.length / sparsities.length);
+      await runner.step(sparsity);
+      executor.reset();
+      const begin = performance.now();
+      let steps = 0;
+      do {
+        await runner.step(sparsity);
+        steps++;
+      } while (performance.now() - begin < 500);
+      const times = executor.times();
+      const totalMs = times.reduce((sum, { ms }) => sum + ms, 0);
+      profiles.push(times.map(({ operation, calls, ms }) => ({
+        operation,
+        calls: calls / steps,
+        ms: ms / steps,
+        share: ms / totalMs,
+      })));
+    }
+    return profiles;
+  } finally {
+    await runner.trainer.dispose();
+  }
+}
+
+/** A few batches, so that no step is learned by heart by a branch predictor. */
+function randomBatches({ vocabularySize, labels }: BertConfig, shape: TrainBatch): EncodedExample[][] {
+  const stream = new RandomStream(randomKey(0, "bench train"));
+  return Array.from({ length: 4 }, () =>
+    Array.from({ length: shape.batch }, (): EncodedExample => ({
+      ids: Int32Array.from({ length: shape.tokens }, () => stream.below(vocabularySize)),
+      typeIds: new Uint8Array(shape.tokens),
+      label: stream.below(labels.length),
+    })));
+}
+
+/**
+ * Masks that share of the blocks of every prunable matrix, each block by a random number of its own, so a higher
+ * sparsity keeps the zeros of a lower one. Gives the share of masked weights, counted.
+ */
+export function setRandomMask(trainer: Trainer, pattern: Pattern, sparsity: number): number {
+  const threshold = sparsity * 2 ** 32;
+  const matrices = trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => {
+    const [rows, columns] = slot.shape;
+    const grid = blockGrid(pattern, { rows, columns });
+    const blocks = new Uint32Array(bitsetWords(grid.rows * grid.columns));
+    const key = randomKey(0, "bench mask", slot.name);
+    for (let block = 0; block < grid.rows * grid.columns; block++) {
+      if (randomBits(key, block) >= threshold) setBit(blocks, block);
+    }
+    const mask = expandBlockMask(blocks, pattern, { rows, columns });
+    trainer.mask.set(mask, slot.offset / 32);
+    return { name: slot.name, rows, columns, mask };
+  });
+  trainer.applyMask();
+  return sparsityOfMasks(matrices).overall;
+}
