@@ -47,6 +47,8 @@ export interface Node<A = unknown> {
   readonly attributes: A;
   readonly inputs: readonly (Value | undefined)[];
   readonly outputs: readonly Value[];
+  /** A value that is not read but must be finished before the node starts: a plan runs nodes as soon as it can. */
+  readonly after?: Value;
 }
 
 /** The type of a tiled f32 matrix. */
@@ -111,7 +113,12 @@ export class Graph {
   }
 
   /** Applies an operation; its shape check throws an error that names the operation and both shapes. */
-  apply<A>(operation: Operation<A>, attributes: A, inputs: readonly (Value | undefined)[]): Value[] {
+  apply<A>(
+    operation: Operation<A>,
+    attributes: A,
+    inputs: readonly (Value | undefined)[],
+    after?: Value,
+  ): Value[] {
     const types = operation.infer(inputs.map((value) => value?.type), attributes);
     const outputs = types.map((type, index): Value => ({
       id: this.#nextId++,
@@ -119,7 +126,7 @@ export class Graph {
       name: `${operation.name}.${index}`,
       type,
     }));
-    const node: Node<A> = { id: this.nodes.length, operation, attributes, inputs, outputs };
+    const node: Node<A> = { id: this.nodes.length, operation, attributes, inputs, outputs, after };
     this.nodes.push(node as Node);
     for (const output of outputs) this.#producer.set(output.id, node as Node);
     return outputs;

@@ -20,6 +20,8 @@ export interface PlanRequest {
   readonly bindings: ReadonlyMap<Value, number>;
   /** First byte the plan may use for everything else. */
   readonly base: number;
+  /** Steps to run before the graph: what brings parameters up to date. */
+  readonly prologue?: readonly Step[];
   /** Steps to run after the graph: the optimiser. */
   readonly epilogue?: readonly Step[];
 }
@@ -76,11 +78,13 @@ export function planGraph(graph: Graph, request: PlanRequest): Plan {
 
   const { buffers, groupOf } = lifetimes(nodes, schedule, graph, addresses);
   const layout = layoutBuffers(buffers);
+  const prologue = request.prologue ?? [];
   const placed: PlacedValue[] = [];
   for (const [value, group] of groupOf) {
     const address = base + layout.offsets[group];
     addresses.set(value.id, address);
-    const { firstPhase, lastPhase } = buffers[group];
+    const firstPhase = prologue.length + buffers[group].firstPhase;
+    const lastPhase = prologue.length + buffers[group].lastPhase;
     placed.push({ name: value.name, type: value.type, address, firstPhase, lastPhase });
   }
 
@@ -109,6 +113,7 @@ export function planGraph(graph: Graph, request: PlanRequest): Plan {
     });
   }
   const allPhases: Phase[] = [
+    ...prologue,
     ...phases.map(({ names, calls }) => ({ name: names.join(" + "), calls })),
     ...(request.epilogue ?? []),
   ];
@@ -134,14 +139,17 @@ interface Schedule {
   readonly phaseCount: number;
 }
 
-/** As soon as possible: a node starts in the phase after the last of its operands is finished. */
+/** As soon as possible: a node starts in the phase after the last of its operands, and what it waits for, is finished. */
 function scheduleNodes(nodes: readonly Node[], target: Target): Schedule {
   const ready = new Map<number, number>();
   const firstPhase = new Map<Node, number>();
   const lastPhase = new Map<Node, number>();
   let phaseCount = 0;
   for (const node of nodes) {
-    const first = Math.max(0, ...node.inputs.map((input) => input ? ready.get(input.id) ?? 0 : 0));
+    const first = Math.max(
+      0,
+      ...[...node.inputs, node.after].map((value) => value && ready.get(value.id) || 0),
+    );
     // Lowering is pure, so a dry run at address 0 tells how many steps a node takes before anything is placed.
     const dry: Placement<unknown> = {
       attributes: node.attributes,

@@ -8,6 +8,7 @@ import type { Target } from "../graph/operation.ts";
 import { add } from "../kernels/add/operation.ts";
 import { gelu } from "../kernels/gelu/operation.ts";
 import { matmul } from "../kernels/matmul/operation.ts";
+import { tanh } from "../kernels/tanh/operation.ts";
 import { fuseAddIntoMatmul } from "./fusion.ts";
 import { describePlan, type Plan, planGraph } from "./plan.ts";
 
@@ -56,6 +57,33 @@ Deno.test("planGraph runs a node only in a phase after its operands", () => {
   graph.output("sum", sum);
   const plan = planGraph(graph, { target, bindings: bind(graph), base: 0 });
   assert.deepEqual(plan.phases.map((phase) => phase.name), ["gelu_f32 + gelu_f32", "add_f32"]);
+});
+
+Deno.test("planGraph runs a node only in a phase after the value it waits for, without reading it", () => {
+  const graph = new Graph();
+  const x = graph.input("x", tiled(8, 16));
+  const a = graph.apply(gelu, {}, [x])[0];
+  const late = graph.apply(tanh, {}, [x], a)[0];
+  graph.output("a", a);
+  graph.output("late", late);
+  const plan = planGraph(graph, { target, bindings: bind(graph), base: 0 });
+  assert.deepEqual(plan.phases.map((phase) => phase.name), ["gelu_f32", "tanh_f32"]);
+});
+
+Deno.test("planGraph puts the prologue before the graph and counts its phases", () => {
+  const graph = new Graph();
+  graph.output("y", graph.apply(gelu, {}, [graph.input("x", tiled(8, 16))])[0]);
+  const idle = (name: string) => ({ name, calls: [[], []] });
+  const request = {
+    target,
+    bindings: bind(graph),
+    base: 0,
+    prologue: [idle("a"), idle("b")],
+    epilogue: [idle("c")],
+  };
+  const plan = planGraph(graph, request);
+  assert.deepEqual(plan.phases.map((phase) => phase.name), ["a", "b", "gelu_f32", "c"]);
+  assert.equal(plan.buffers[0].firstPhase, 2);
 });
 
 Deno.test("planGraph leaves out nodes that no output depends on", () => {
