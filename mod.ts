@@ -22,8 +22,10 @@ import type { PipelineOptions, PipelineTask, TextClassificationPipeline } from "
 import { openModel } from "./src/checkpoint/model_folder.ts";
 import type { EncoderSession, SessionMode } from "./src/infer/encoder_session.ts";
 import { Session } from "./src/infer/session.ts";
+import { userTuning } from "./src/infer/tuning_store.ts";
 import { selectMachine } from "./src/machines/mod.ts";
 import { chooseThreads } from "./src/core/cores.ts";
+import { WorkerDataReader } from "./workers/data_reader.ts";
 import { poolFactory } from "./workers/pool.ts";
 import { SpareThreads } from "./workers/threads.ts";
 
@@ -76,7 +78,8 @@ export async function finetune(
   callbacks: FinetuneCallbacks = {},
 ): Promise<FinetuneResult> {
   const { finetune } = await import("./src/finetune/mod.ts");
-  return await finetune(settings, { createExecutor: poolFactory(), ...callbacks });
+  const createReader = () => new WorkerDataReader();
+  return await finetune(settings, { createExecutor: poolFactory(), createReader, ...callbacks });
 }
 
 /**
@@ -138,6 +141,8 @@ export interface OpenSessionOptions {
   readonly pin?: boolean;
   /** Instruction set; default: the fastest there is. */
   readonly isa?: string;
+  /** Measure at the first load which kernels are fastest here, for a quarter of a second; default true. */
+  readonly tune?: boolean;
 }
 
 /**
@@ -152,5 +157,6 @@ export async function openSession(model: string, options: OpenSessionOptions = {
     ...options,
     machine: selectMachine(options.isa),
     createExecutor: poolFactory({ ...options, spare }),
+    tuning: options.tune === false ? undefined : userTuning(),
   });
 }

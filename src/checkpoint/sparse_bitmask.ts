@@ -79,6 +79,21 @@ export function countNonZeros(weight: Float32Array): number {
   return count;
 }
 
+/** Blocks of four rows by one column that hold any value. */
+export function countBlocks({ shape: [rows, columns], bitmask }: Omit<BitmaskMatrix, "values">): number {
+  const { words, stride } = rowWords(bitmask, rows, columns);
+  let blocks = 0;
+  for (let row = 0; row < rows; row += 4) {
+    const inBlock = Math.min(4, rows - row);
+    for (let word = row * stride; word < (row + 1) * stride; word++) {
+      let any = words[word];
+      for (let other = 1; other < inBlock; other++) any |= words[word + other * stride];
+      blocks += countBits(any);
+    }
+  }
+  return blocks;
+}
+
 /** Bytes that the four tensors of a matrix take. */
 export function bitmaskBytes([rows, columns]: readonly [number, number], nonZeros: number): number {
   return 4 * nonZeros + rows * Math.ceil(columns / 8) + 8 * rows + 16;

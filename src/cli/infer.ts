@@ -23,7 +23,8 @@ export function inferCommand(): Command {
     .argument("[text...]", "texts to classify; none: read lines from standard input")
     .option("--model <dir|hub id>", "model folder (default: the last one fine-tuned here)")
     .option("--threads <n>", "worker threads (default: one per usable core)", parseNumber)
-    .option("--isa <name>", "instruction set (default: the fastest there is)");
+    .option("--isa <name>", "instruction set (default: the fastest there is)")
+    .option("--no-tune", "choose kernels by rule instead of measuring them at the first load");
 }
 
 interface Answer {
@@ -38,6 +39,7 @@ async function run(command: Command): Promise<void> {
   const classify = await pipeline("text-classification", await chosenModel(flags.model), {
     threads: flags.threads,
     isa: flags.isa,
+    tune: flags.tune,
   });
   try {
     const classes = classify.session.config.labels.length;

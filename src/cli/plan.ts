@@ -6,6 +6,7 @@ import { openModel } from "../checkpoint/model_folder.ts";
 import { describeLayers } from "../infer/describe_layers.ts";
 import { sizeOfRun } from "../infer/runner.ts";
 import { Session } from "../infer/session.ts";
+import { userTuning } from "../infer/tuning_store.ts";
 import { nativeCpu, selectMachine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { describePlan } from "../plan/plan.ts";
@@ -26,7 +27,8 @@ export function planCommand(): Command {
     .option("--tokens <n>", "tokens, all texts together", parseNumber, 128)
     .option("--batch <n>", "texts", parseNumber, 1)
     .option("--threads <n>", "worker threads (default: one per usable core)", parseNumber)
-    .option("--isa <name>", "instruction set (default: the fastest there is)");
+    .option("--isa <name>", "instruction set (default: the fastest there is)")
+    .option("--no-tune", "choose kernels by rule instead of measuring them at the first load");
 }
 
 async function run(command: Command): Promise<void> {
@@ -35,7 +37,8 @@ async function run(command: Command): Promise<void> {
   const session = await Session.open(await openModel(await chosenModel(flags.model)), {
     machine,
     threads: flags.threads,
-    // Nothing runs, so no worker is started.
+    tuning: flags.tune ? userTuning() : undefined,
+    // Nothing runs but what may have to be measured, so no worker is started.
     createExecutor: ({ machine, threads, arena }) =>
       Promise.resolve(new InlineExecutor(machine, threads, arena)),
   });

@@ -5,6 +5,7 @@
 import { openModel } from "../checkpoint/model_folder.ts";
 import { InputError } from "../core/errors.ts";
 import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import { userTuning } from "./tuning_store.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import type { EncoderSession, SessionMode } from "./encoder_session.ts";
@@ -36,6 +37,8 @@ export interface PipelineOptions {
   readonly dtype?: "fp32";
   /** Instruction set; default: the fastest there is. */
   readonly isa?: string;
+  /** Measure at the first load which kernels are fastest here, for a quarter of a second; default true. */
+  readonly tune?: boolean;
   /** Longest sequence in tokens; default: what the model can take. Longer texts are an error unless `truncate`. */
   readonly maximumLength?: number;
   /** Cut texts that are too long instead of refusing them. Default true. */
@@ -99,6 +102,7 @@ export async function openPipeline(
     threads: options.threads,
     mode: options.mode,
     createExecutor,
+    tuning: options.tune === false ? undefined : userTuning(),
   });
 
   const encode = (input: PipelineInput) => {

@@ -26,6 +26,10 @@ import {
   runnerNeeds,
   sizeOfRun,
 } from "./runner.ts";
+import type { CacheTarget } from "./blocking.ts";
+import { chooseByRule, type KernelChooser } from "./choice.ts";
+import { chooseByMeasuring } from "./tuning.ts";
+import type { TuningStore } from "./tuning_store.ts";
 import { task as packMatrix } from "./pack_task.ts";
 import { type LayerChoice, type SurveyedWeights, surveyWeights } from "./weights.ts";
 
@@ -41,6 +45,8 @@ export interface SessionOptions {
   readonly maximumTokens?: number;
   /** Run every layer dense, for comparison. */
   readonly dense?: boolean;
+  /** Where measured choices are kept (`tuning.ts`); absent: the rule chooses and nothing is measured. */
+  readonly tuning?: TuningStore;
 }
 
 /**
@@ -110,13 +116,18 @@ export class Session implements EncoderSession {
     const [runnerCount, workers] = mode === "latency" ? [1, count] : [count, 1];
     // All runners lie in one arena, so they can link the same code.
     const machine = assembleOnce(options.machine);
-    const weights = await surveyWeights(model, {
-      dense: options.dense ?? false,
+    const target: CacheTarget = {
       lanes: machine.lanes,
       tile: usualTile(machine.lanes),
       workers,
       levelOneBytes: levelOneBytes(),
-    });
+    };
+    const { tuning: store, createExecutor } = options;
+    const choose: KernelChooser = (matrices) =>
+      store
+        ? chooseByMeasuring(matrices, { machine, target, createExecutor, store })
+        : Promise.resolve(matrices.map(({ profile }) => chooseByRule(profile, target)));
+    const weights = await surveyWeights(model, { choose: options.dense ? undefined : choose });
 
     const size = new ArenaSize();
     const largest = sizeOfRun(settings.maximumTokens, maximumSequences, { machine, workers });

@@ -8,18 +8,14 @@
  * @module
  */
 import { bertTensorShapes } from "../../models/config.ts";
-import { encodeBitmask, type StoredMatrix } from "../checkpoint/sparse_bitmask.ts";
+import { countBlocks, encodeBitmask, type StoredMatrix } from "../checkpoint/sparse_bitmask.ts";
 import type { Model, TensorSource } from "../checkpoint/model_folder.ts";
 import type { TensorLocation } from "../checkpoint/safetensors.ts";
-import {
-  type PackedStructure,
-  type SparsePattern,
-  structureOfBitmask,
-} from "../kernels/sparse_matmul/pack.ts";
+import { type PackedStructure, structureOfBitmask } from "../kernels/sparse_matmul/pack.ts";
 import { canMapFiles, mapFile, mappingGrain } from "../machines/file_mapping.ts";
 import type { Allocator, Arena } from "../plan/arena.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
-import { type CacheTarget, chooseBlocking } from "./blocking.ts";
+import type { KernelChooser, PrunedMatrix } from "./choice.ts";
 import type { PackRequest } from "./pack_task.ts";
 
 /** How one linear layer runs. */
@@ -58,15 +54,10 @@ export interface SurveyedWeights {
   read(arena: Arena, addresses: ReadonlyMap<string, number>): Promise<PackRequest[]>;
 }
 
-/**
- * Densities (stored share of a matrix) below which the sparse kernels are taken. Where `bench --kernels` finds the times
- * equal, on AVX-512: single weights at 0.37 to 0.52 for 16 tokens and 0.58 to 0.72 from 128 on; blocks at 0.51 to 0.93
- * and 0.96 or more. A layer serves calls of all lengths, which are not known here.
- */
-const breakEvenDensity = { "unstructured": 0.4, "4x1": 0.7 } as const;
-
 /** A 4×1 block holds up to four weights; a matrix counts as pruned in blocks when they are this full on average. */
 const blockFill = 0.9;
+
+const denseChoice = { kernel: "dense", blocking: undefined, reason: "dense was asked for" } as const;
 
 /** Dense tensors of this size are mapped where the system can: below, a mapping costs more than reading. */
 const mappedBytes = 2 ** 20;
@@ -81,50 +72,52 @@ interface Weight {
 }
 
 /** How the weights will be used. */
-export interface SurveyOptions extends CacheTarget {
-  /** Run every layer dense. */
-  readonly dense: boolean;
+export interface SurveyOptions {
+  /** Chooses how the prunable layers run; absent: all run dense. */
+  readonly choose?: KernelChooser;
 }
 
 /** Reads the sizes of all weights of a model and chooses a kernel for each prunable layer. */
-export async function surveyWeights(model: Model, options: SurveyOptions): Promise<SurveyedWeights> {
+export async function surveyWeights(model: Model, { choose }: SurveyOptions): Promise<SurveyedWeights> {
+  const matrices = new Map<string, PrunedMatrix>();
+  const scratch = new Scratch();
+  const shapes = bertTensorShapes(model.config);
+  for (const [name, shape] of shapes) {
+    if (!isPrunable(name)) continue;
+    const [rows, depth] = shape;
+    const stored = await model.tensors.sparse(name) ??
+      await withoutZeros(model.tensors, name, [rows, depth], scratch);
+    const { nonZeros } = stored;
+    const pattern = nonZeros >= blockFill * 4 * countBlocks(stored) ? "4x1" : "unstructured";
+    matrices.set(name, { profile: { pattern, rows, depth, density: nonZeros / (rows * depth) }, stored });
+  }
+  const choices = await choose?.([...matrices.values()]);
+
   const weights = new Map<string, Weight>();
   const structures = new Map<string, PackedStructure>();
   const layers: LayerChoice[] = [];
-  const scratch = new Scratch();
-  for (const [name, shape] of bertTensorShapes(model.config)) {
-    if (!isPrunable(name)) {
+  for (const [name, shape] of shapes) {
+    const matrix = matrices.get(name);
+    if (!matrix) {
       weights.set(name, await denseWeight(model.tensors, name, shape));
       continue;
     }
-    const [rows, columns] = shape;
-    const matrix = await model.tensors.sparse(name) ??
-      await withoutZeros(model.tensors, name, [rows, columns], scratch);
-    const density = matrix.nonZeros / (rows * columns);
-    const structureOf = (pattern: SparsePattern) =>
-      structureOfBitmask(matrix, {
-        pattern,
-        ...chooseBlocking({ pattern, rows, depth: columns }, options),
-      });
-    const blocks = structureOf("4x1");
-    const pattern = matrix.nonZeros >= blockFill * 4 * blocks.storedBlocks ? "4x1" : "unstructured";
-    const isSparse = !options.dense && density < breakEvenDensity[pattern];
-    if (isSparse) {
-      const structure = pattern === "4x1" ? blocks : structureOf(pattern);
-      structures.set(name, structure);
-      weights.set(name, sparseWeight(matrix, structure));
-    } else {
+    const { profile: { rows, depth, density }, stored } = matrix;
+    const { kernel, blocking, reason } = choices?.[layers.length] ?? denseChoice;
+    if (kernel === "dense") {
       weights.set(name, await denseWeight(model.tensors, name, shape));
+    } else {
+      const structure = structureOfBitmask(stored, { pattern: kernel, ...blocking });
+      structures.set(name, structure);
+      weights.set(name, sparseWeight(stored, structure));
     }
     layers.push({
       name,
       rows,
-      columns,
+      columns: depth,
       sparsity: 1 - density,
-      kernel: isSparse ? pattern : "dense",
-      reason: options.dense
-        ? "dense was asked for"
-        : `density ${density.toFixed(3)}, and ${pattern} pays below ${breakEvenDensity[pattern]}`,
+      kernel,
+      reason,
       weightBytes: weights.get(name)!.byteLength,
     });
   }

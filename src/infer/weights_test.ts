@@ -7,6 +7,7 @@ import { randomKey, RandomStream } from "../core/random.ts";
 import { unpackSparse } from "../kernels/sparse_matmul/pack.ts";
 import { canMapFiles } from "../machines/file_mapping.ts";
 import { Arena, ArenaSize } from "../plan/arena.ts";
+import { chooseByRule, type KernelChooser } from "./choice.ts";
 import { task as packMatrix } from "./pack_task.ts";
 import { surveyWeights } from "./weights.ts";
 
@@ -44,13 +45,10 @@ async function checkLoading(format: "dense" | "sparse-bitmask", dense: boolean, 
       tokenizerFiles: new Map(),
       format,
     });
-    const weights = await surveyWeights(await openModel(folder), {
-      dense,
-      lanes: 16,
-      tile: 64,
-      workers: 2,
-      levelOneBytes: 48 << 10,
-    });
+    const target = { lanes: 16, tile: 64, workers: 2, levelOneBytes: 48 << 10 };
+    const choose: KernelChooser = (matrices) =>
+      Promise.resolve(matrices.map(({ profile }) => chooseByRule(profile, target)));
+    const weights = await surveyWeights(await openModel(folder), { choose: dense ? undefined : choose });
     const size = new ArenaSize();
     weights.place(size);
     const arena = new Arena(size.byteLength);
