@@ -79,9 +79,11 @@ export async function measurePreset(options: GridOptions): Promise<GridPart> {
     // Small shapes first: each tells how long the next will take.
     shapes.sort((a, b) => a.tokens * a.batch - b.tokens * b.batch);
     const measured = new Map<string, GridCell[]>();
+    let msPerToken = await timeOnce(entrants, shapes[0], preset);
     for (const [index, shape] of shapes.entries()) {
-      const { cells, msPerToken } = await measureShape(entrants, shape, options);
+      const { cells, callMs } = await measureShape(entrants, shape, msPerToken, options);
       measured.set(`${shape.tokens} ${shape.batch}`, cells);
+      msPerToken = callMs / (shape.tokens * shape.batch);
       const leftMs = shapes.slice(index + 1)
         .reduce((sum, next) => sum + expectedMs(next, msPerToken, entrants.length, options.seconds), 0);
       note(
@@ -128,25 +130,36 @@ async function* openEntrants(preset: string, threads: number, folder: string): A
 /** A length and a batch. */
 type Shape = Pick<GridCell, "tokens" | "batch">;
 
-/** Measures all engines on one batch. `msPerToken` is what a call of every engine takes, over the tokens of a call. */
+/** Time of a call of every engine over its tokens, after one that makes the plans. */
+async function timeOnce(entrants: readonly Entrant[], shape: Shape, preset: string): Promise<number> {
+  const input = randomBatch(shape, presetConfig(preset).vocabularySize);
+  for (const { engine } of entrants) await engine.run(input);
+  const start = performance.now();
+  for (const { engine } of entrants) await engine.run(input);
+  return (performance.now() - start) / (shape.tokens * shape.batch);
+}
+
+const turnMs = 60;
+
+/**
+ * Measures all engines on one batch, in as many rounds as `seconds` have room for. `msPerToken` is the time of a call of
+ * every engine over its tokens, on another batch; `callMs` that of such a call on this one.
+ */
 async function measureShape(
   entrants: readonly Entrant[],
   shape: Shape,
+  msPerToken: number,
   { preset, threads, seconds }: GridOptions,
-): Promise<{ cells: GridCell[]; msPerToken: number }> {
+): Promise<{ cells: GridCell[]; callMs: number }> {
   const input = randomBatch(shape, presetConfig(preset).vocabularySize);
   const answers: Float32Array[] = [];
-  const firstMs: number[] = [];
-  for (const { engine } of entrants) {
-    const start = performance.now();
-    answers.push(await engine.run(input));
-    firstMs.push(performance.now() - start);
-  }
-  const turnMs = 60;
-  const roundMs = firstMs.reduce((sum, ms) => sum + Math.max(ms, turnMs), 0);
+  const roundMs = Math.max(msPerToken * shape.tokens * shape.batch, turnMs * entrants.length);
   const rounds = Math.max(leastRounds, Math.ceil(seconds * 1000 * entrants.length / roundMs));
   const measured = await interleave(
-    entrants.map(({ engine }) => ({ name: engine.name, run: () => engine.run(input) })),
+    entrants.map(({ engine }, i) => ({
+      name: engine.name,
+      run: async () => answers[i] = await engine.run(input),
+    })),
     { rounds, turnMs, warmup: 0 },
   );
 
@@ -186,14 +199,14 @@ async function measureShape(
     };
   });
   const callMs = measured.reduce((sum, { summary }) => sum + summary.p50, 0);
-  return { cells, msPerToken: callMs / (shape.tokens * shape.batch) };
+  return { cells, callMs };
 }
 
-/** How long a shape takes, from what a call of every engine took on the shape before. */
+/** How long a shape takes, from the time of a call of every engine over its tokens. */
 function expectedMs({ tokens, batch }: Shape, msPerToken: number, engines: number, seconds: number): number {
   const callMs = msPerToken * tokens * batch;
-  // A first call, and an untimed one before each turn.
-  return Math.max(seconds * 1000 * engines, leastRounds * callMs) + (1 + leastRounds) * callMs;
+  // A turn begins with an untimed call.
+  return Math.max(seconds * 1000 * engines, leastRounds * callMs) + leastRounds * callMs;
 }
 
 /** Random ids, no padding, one segment. */
