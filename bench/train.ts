@@ -229,7 +229,12 @@ async function timeSteps(
         run: async () => counted[i] = await runner.step(sparsity),
       })),
       // Long turns: each begins with a change of mask.
-      { warmup: 1, seconds, turnMs: 500, onProgress: (share) => onProgress?.("timing steps", share) },
+      {
+        warmup: 1,
+        seconds,
+        turnMs: Math.min(500, seconds * 1000),
+        onProgress: (share) => onProgress?.("timing steps", share),
+      },
     );
     const { arenaBytes } = runner.trainer;
     return measured.map(({ summary }, i) => ({ sparsity: counted[i], summary, arenaBytes }));
@@ -240,7 +245,7 @@ async function timeSteps(
 
 /** Steps of one worker, call by call. */
 async function profileSteps(options: TrainBenchOptions): Promise<OperationShare[][]> {
-  const { sparsities, onProgress } = options;
+  const { sparsities, seconds, onProgress } = options;
   const executors: TimingExecutor[] = [];
   const runner = await StepRunner.create(options, 1, ({ machine, threads, arena }) => {
     const executor = new TimingExecutor(machine, threads, arena);
@@ -259,7 +264,7 @@ async function profileSteps(options: TrainBenchOptions): Promise<OperationShare[
       do {
         await runner.step(sparsity);
         steps++;
-      } while (performance.now() - begin < 500);
+      } while (performance.now() - begin < Math.min(500, seconds * 1000));
       const times = executor.times();
       const totalMs = times.reduce((sum, { ms }) => sum + ms, 0);
       profiles.push(times.map(({ operation, calls, ms }) => ({

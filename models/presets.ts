@@ -54,3 +54,10 @@ export function presetConfig(name: string, changes: Partial<BertConfig> = {}): B
     ...changes,
   };
 }
+
+/** The preset whose shape a config has, if there is one. Vocabulary and classes are no part of a shape. */
+export function presetOf(config: BertConfig): PresetName | undefined {
+  return presetNames.find((name) =>
+    Object.entries(shapes[name]).every(([field, size]) => config[field as keyof Shape] === size)
+  );
+}

@@ -12,6 +12,7 @@ import { chooseThreads } from "../core/cores.ts";
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, writeFileAtomic } from "../core/files.ts";
 import { parsePattern } from "../pruning/pattern.ts";
+import { type BenchTrainFlags, runBenchTrain } from "./bench_train.ts";
 import {
   type Command,
   jsonOnStandardOutput,
@@ -34,11 +35,11 @@ export function benchCommand(): Command {
       "--synthetic <preset>",
       "random weights of a shape: bert-tiny, minilm-l6, bert-base, bert-large, …",
     )
-    .option("--sparsity <x>", "zeros of the synthetic model, in [0, 1)", parseNumber, 0.9)
+    .option("--sparsity <x>", "zeros of the synthetic model, in [0, 1) (default 0.9)", parseNumber)
     .option("--pattern <name>", "pattern of the synthetic model: unstructured or 4x1", "unstructured")
     .option("--quantize <type>", "int8: not available in this version")
     .option("--tokens <n>", "tokens in a text (default 128, or what the model can take)", parseNumber)
-    .option("--batch <n>", "texts in a call", parseNumber, 1)
+    .option("--batch <n>", "texts in a call (default 1)", parseNumber)
     .option("--threads <n>", "threads of every engine (default: one per usable core)", parseNumber)
     .option("--seconds <n>", "measured seconds per engine", parseNumber, 4)
     .option("--isa <name>", "instruction set of lacuna's kernels (default: the fastest there is)")
@@ -46,20 +47,32 @@ export function benchCommand(): Command {
       "--kernels",
       "time the kernels one by one instead; of the other flags only --tokens, --isa and --json apply",
     )
+    .option(
+      "--train [file]",
+      "time fine-tuning steps instead, dense and sparse; with a training file, also finetune on that file",
+    )
+    .option(
+      "--tokenizer <dir>",
+      "tokenizer for --train FILE with --synthetic (default: made from the file)",
+    )
+    .option("--max-train-samples <n>", "with --train FILE: use the first rows only", parseNumber, 3200)
+    .option("--against <files...>", "with --train: results of tools/compare to set beside ours", [])
     .option("--html <file>", "where the report goes", "runs/bench.html");
 }
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
   if (flags.kernels) return await runKernels(flags.isa, flags.tokens, flags.json);
+  if (flags.train) return await runBenchTrain(command.opts<BenchTrainFlags>());
+  const { sparsity = 0.9, batch = 1 } = flags;
   if (flags.quantize !== undefined) {
     throw new InputError(`--quantize is ${flags.quantize}: this version runs f32 models only`);
   }
   if (flags.model !== undefined && flags.synthetic !== undefined) {
     throw new InputError("--model and --synthetic exclude each other: wanted one of them");
   }
-  if (!(flags.sparsity >= 0 && flags.sparsity < 1)) {
-    throw new InputError(`--sparsity is ${flags.sparsity}: wanted a number in [0, 1)`);
+  if (!(sparsity >= 0 && sparsity < 1)) {
+    throw new InputError(`--sparsity is ${sparsity}: wanted a number in [0, 1)`);
   }
   const pattern = parsePattern(flags.pattern);
   const machine = await describeMachine(flags.isa);
@@ -76,7 +89,7 @@ async function run(command: Command): Promise<void> {
       folder,
       title,
       tokens,
-      batch: flags.batch,
+      batch,
       threads: threads.count,
       seconds: flags.seconds,
       isa: flags.isa,
@@ -95,8 +108,8 @@ async function run(command: Command): Promise<void> {
     const preset = flags.synthetic ?? "bert-base";
     const folder = await Deno.makeTempDir({ prefix: "lacuna-synthetic-" });
     try {
-      note(`synthetic ${preset}, ${pattern}, ${flags.sparsity * 100} % zeros`);
-      await writeSyntheticModel({ preset, sparsity: flags.sparsity, pattern, folder });
+      note(`synthetic ${preset}, ${pattern}, ${sparsity * 100} % zeros`);
+      await writeSyntheticModel({ preset, sparsity, pattern, folder });
       results.push(await bench(folder, `synthetic ${preset}`, flags.tokens ?? 128));
     } finally {
       await Deno.remove(folder, { recursive: true });

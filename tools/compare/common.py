@@ -30,6 +30,14 @@ def config_of(shape, dropout=0.1):
     )
 
 
+def shape_name(config):
+    """The named shape that a configuration has, or None."""
+    for name, shape in SHAPES.items():
+        if all(getattr(config, field) == size for field, size in shape.items()):
+            return name
+    return None
+
+
 def parameter_groups(model, weight_decay):
     """Matrices and embeddings decay; biases and LayerNorm do not."""
     exempt = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]

@@ -22,7 +22,7 @@ import accelerate
 import numpy
 import torch
 import transformers
-from common import SHAPES, config_of, machine_of, peak_rss_mb, versions_of, write_json
+from common import SHAPES, config_of, machine_of, peak_rss_mb, shape_name, versions_of, write_json
 
 
 def parse_arguments():
@@ -32,7 +32,6 @@ def parse_arguments():
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder, or tokenizer for --shape")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape instead of the model's")
-    parser.add_argument("--name", help="what the row calls the model (default: --shape, else --model)")
     parser.add_argument("--train", required=True, metavar="FILE", help=".tsv or .tsv.gz")
     parser.add_argument("--eval", metavar="FILE", help="for the accuracy after each epoch")
     parser.add_argument("--epochs", type=int, default=1)
@@ -181,7 +180,7 @@ def main():
         raise SystemExit(f"--untimed-steps is {options.untimed_steps}: the run has no step more")
     row = {
         "engine": "huggingface-trainer",
-        "model": options.name or options.shape or options.model,
+        "model": shape_name(model.config) or options.model,
         "device": options.device,
         "dtype": options.dtype,
         "attention": options.attention,

@@ -1,0 +1,144 @@
+/**
+ * `deno task bench --train`: fine-tuning steps dense and sparse, runs on a file, PyTorch's numbers beside them.
+ * @module
+ */
+import { compareWith, readOtherRows } from "../../bench/against.ts";
+import { describeMachine } from "../../bench/machine.ts";
+import { benchTraining, type TrainBatch, trainBatches, trainSparsities } from "../../bench/train.ts";
+import { benchTrainFile, type TrainFileRow } from "../../bench/train_file.ts";
+import { type Compared, formatTraining } from "../../bench/train_report.ts";
+import type { TrainRow } from "../../bench/train.ts";
+import type { BertConfig } from "../../models/config.ts";
+import { presetConfig, presetOf } from "../../models/presets.ts";
+import { openModel } from "../checkpoint/model_folder.ts";
+import { chooseThreads } from "../core/cores.ts";
+import { InputError } from "../core/errors.ts";
+import { finetuneDefaults } from "../finetune/options.ts";
+import { parsePattern } from "../pruning/pattern.ts";
+import { jsonOnStandardOutput, writeJson } from "./command.ts";
+
+/** The flags of `bench` that `--train` heeds. */
+export interface BenchTrainFlags {
+  /** Set without a value, or the training file. */
+  readonly train: true | string;
+  readonly model?: string;
+  readonly synthetic?: string;
+  readonly tokenizer?: string;
+  /** As given; absent: the usual sparsities. */
+  readonly sparsity?: number;
+  readonly pattern: string;
+  readonly batch?: number;
+  readonly tokens?: number;
+  readonly threads?: number;
+  readonly seconds: number;
+  readonly isa?: string;
+  readonly maxTrainSamples: number;
+  readonly against: readonly string[];
+  readonly json?: string;
+}
+
+/** A model to train. */
+interface Subject {
+  readonly name: string;
+  readonly config: BertConfig;
+}
+
+/** Measures, prints tables, writes `--json`. */
+export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
+  const { isa, model, synthetic, seconds } = flags;
+  if (model !== undefined && synthetic !== undefined) {
+    throw new InputError("--model and --synthetic exclude each other: wanted one of them");
+  }
+  const pattern = parsePattern(flags.pattern);
+  const sparsities = flags.sparsity === undefined ? trainSparsities : [...new Set([0, flags.sparsity])];
+  const subjects = await subjectsOf(model, synthetic);
+  const batches = batchesOf(flags);
+  const others = await readOtherRows(flags.against);
+  const threads = chooseThreads(flags.threads);
+  const machine = await describeMachine(isa);
+  const note = (text: string) => console.error(text);
+  note(`${machine.isa}, ${threads.count} threads (${threads.reason})`);
+  const onProgress = progressNotes(note);
+  const compared = <Row extends TrainRow | TrainFileRow>(rows: readonly Row[]): Compared<Row>[] =>
+    rows.map((row) => {
+      const against = compareWith(others, row);
+      return against ? { ...row, against } : row;
+    });
+
+  const rows: Compared<TrainRow>[] = [];
+  const fileRows: Compared<TrainFileRow>[] = [];
+  for (const { name, config } of subjects) {
+    for (const batch of batches) {
+      note(`${name}, ${batch.batch} sequences of ${batch.tokens} tokens`);
+      rows.push(...compared(
+        await benchTraining({
+          ...batch,
+          config,
+          model: name,
+          sparsities,
+          pattern,
+          threads: threads.count,
+          isa,
+          seconds,
+          peakGflops: machine.peak_gflops,
+          onProgress,
+        }),
+      ));
+    }
+    if (flags.train === true) continue;
+    note(`${name}, finetune on ${flags.train}`);
+    fileRows.push(...compared(
+      await benchTrainFile({
+        file: flags.train,
+        ...(model === undefined ? { preset: name, tokenizer: flags.tokenizer } : { folder: model }),
+        model: name,
+        sparsities: flags.sparsity === undefined ? [0, 0.9] : sparsities,
+        pattern,
+        batch: flags.batch ?? 32,
+        threads: threads.count,
+        isa,
+        maximumLength: Math.min(finetuneDefaults.maximumLength, config.maximumPositions),
+        maximumSamples: flags.maxTrainSamples,
+        onProgress,
+      }),
+    ));
+  }
+  const config = {
+    models: subjects.map(({ name }) => name).join(", "),
+    pattern,
+    threads: threads.count,
+    seconds,
+    ...(flags.train === true ? {} : { file: flags.train, max_train_samples: flags.maxTrainSamples }),
+    deno: Deno.version.deno,
+  };
+  const result = { machine, config, rows, file_rows: fileRows };
+  if (!jsonOnStandardOutput(flags.json)) console.log(`\n${formatTraining(result)}`);
+  if (others.length > 0 && ![...rows, ...fileRows].some(({ against }) => against)) {
+    note(`no row of ${flags.against.join(", ")} has the same model, batch, tokens and threads`);
+  }
+  await writeJson(flags.json, result);
+}
+
+async function subjectsOf(model: string | undefined, synthetic: string | undefined): Promise<Subject[]> {
+  if (model !== undefined) {
+    const { config } = await openModel(model);
+    return [{ name: presetOf(config) ?? model, config }];
+  }
+  const names = synthetic === undefined ? ["bert-tiny", "minilm-l6", "bert-base"] : [synthetic];
+  return names.map((name) => ({ name, config: presetConfig(name) }));
+}
+
+/** The batch asked for, or the usual ones. */
+function batchesOf({ batch, tokens }: BenchTrainFlags): readonly TrainBatch[] {
+  if (batch === undefined && tokens === undefined) return trainBatches;
+  return [{ batch: batch ?? 32, tokens: tokens ?? 32 }];
+}
+
+/** Prints an activity when it begins. */
+function progressNotes(note: (text: string) => void): (activity: string, share?: number) => void {
+  let current = "";
+  return (activity, share) => {
+    if (activity !== current) note(`  ${activity}`);
+    current = share === 1 ? "" : activity;
+  };
+}
