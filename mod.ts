@@ -31,7 +31,7 @@ import { SpareThreads } from "./workers/threads.ts";
 
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
 export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
-export type { FinetuneListener, FinetuneResult, StepProgress } from "./src/finetune/mod.ts";
+export type { DataProgress, FinetuneListener, FinetuneResult, StepProgress } from "./src/finetune/mod.ts";
 export type { ModelBenchOptions, ModelBenchResult } from "./bench/model.ts";
 export type { BenchResult, BenchRow } from "./bench/result.ts";
 export type { Cache, MachineDescription } from "./bench/machine.ts";

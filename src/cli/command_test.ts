@@ -70,6 +70,7 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--max-eval-samples": ["maximumEvalSamples", 9],
     "--epochs": ["epochs", 2],
     "--batch-size": ["batchSize", 5],
+    "--tokens-per-batch": ["tokensPerBatch", 1024],
     "--learning-rate": ["learningRate", 0.25],
     "--weight-decay": ["weightDecay", 0.5],
     "--adam-beta1": ["beta1", 0.1],
@@ -95,6 +96,8 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     assert.deepEqual(parse(flag, text)[name], value, flag);
   }
   const flags = finetuneCommand().options.map(({ long }) => long!);
-  const others = ["--json", "--init", "--task", "--train", "--overwrite", "--resume"];
+  assert.equal(parse("--group_by_length").groupByLength, true);
+  assert.deepEqual([settings.batchSize, settings.tokensPerBatch], [undefined, undefined]);
+  const others = ["--json", "--init", "--task", "--train", "--overwrite", "--resume", "--group-by-length"];
   assert.deepEqual(new Set(flags), new Set([...Object.keys(given), ...others]), "every flag is tried here");
 });

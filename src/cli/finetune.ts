@@ -5,7 +5,7 @@
 import { errorMessage } from "../core/errors.ts";
 import { reviewSettings } from "../finetune/default_run.ts";
 import type { FinetuneResult } from "../finetune/mod.ts";
-import { finetuneDefaults, type FinetuneSettings } from "../finetune/options.ts";
+import { defaultBatchSize, finetuneDefaults, type FinetuneSettings } from "../finetune/options.ts";
 import type { EvaluationRecord } from "../finetune/state.ts";
 import { finetune } from "../../mod.ts";
 import {
@@ -51,7 +51,13 @@ export function finetuneCommand(): Command {
       `passes over the training data (default ${d.epochs}; reviews ${reviewSettings.epochs})`,
       number,
     )
-    .option("--batch-size <n>", "sequences in a step", number, d.batchSize)
+    .option("--batch-size <n>", `sequences in a step (default ${defaultBatchSize})`, number)
+    .option(
+      "--tokens-per-batch <n>",
+      "instead of --batch-size: a step takes as many sequences as fit in n tokens, so that steps are even",
+      number,
+    )
+    .option("--group-by-length", "put sequences of like length together", d.groupByLength)
     .option(
       "--learning-rate <x>",
       `peak learning rate of AdamW (default ${d.learningRate}; reviews ${reviewSettings.learningRate})`,
@@ -116,6 +122,8 @@ export function settingsOf(flags: Record<string, unknown>): FinetuneSettings {
     maximumEvalSamples: f.maxEvalSamples,
     epochs: f.epochs ?? defaults.epochs,
     batchSize: f.batchSize,
+    tokensPerBatch: f.tokensPerBatch,
+    groupByLength: f.groupByLength,
     learningRate: f.learningRate ?? defaults.learningRate,
     weightDecay: f.weightDecay,
     beta1: f.adamBeta1,
@@ -167,6 +175,7 @@ export function finetuneJson(result: FinetuneResult): Record<string, unknown> {
     steps: result.steps,
     seconds: result.seconds,
     tokens_per_second: result.tokensPerSecond,
+    data_wait: result.dataWait,
     eval: metrics(result.evaluation),
     dense_eval: metrics(result.denseEvaluation),
     sparsity: {
@@ -189,7 +198,9 @@ export function formatResult(result: FinetuneResult): string {
     `${result.steps} steps in ${formatDuration(result.seconds)}, ` +
     `${
       Math.round(result.tokensPerSecond).toLocaleString("en")
-    } tokens/s on ${result.threads} threads (${result.isa})`,
+    } tokens/s on ${result.threads} threads (${result.isa}), ${
+      percent(result.dataWait)
+    } of it waiting for data`,
   ];
   if (result.denseEvaluation) lines.push(line("dense, before pruning", result.denseEvaluation));
   if (result.evaluation) {
@@ -223,13 +234,14 @@ async function run(command: Command): Promise<void> {
   let interrupts = 0;
   Deno.addSignalListener("SIGINT", () => {
     if (++interrupts > 1) Deno.exit(1);
-    display.note("stopping after this step; once more stops at once");
+    display.note("stopping; once more stops at once");
     controller.abort();
   });
   const result = await finetune(settings, {
     signal: controller.signal,
     listener: {
       message: (text) => display.note(text),
+      data: (progress) => display.data(progress),
       step: (progress) => display.step(progress),
       evaluation: (record, epoch) =>
         display.note(

@@ -17,6 +17,13 @@ Deno.test("finetune answers bad usage and bad input with exit code 2 and one lin
     [["--epochs"], /^option '--epochs <n>' argument missing/],
     [["here"], /^too many arguments/],
     [["--sparsity", "-0.1"], "--sparsity is -0.1: wanted a number in [0, 1)"],
+    [
+      ["--batch_size", "32", "--tokens_per_batch", "1024"],
+      "--batch-size 32 and --tokens-per-batch 1024 exclude each other: wanted one of them",
+    ],
+    [["--tokens-per-batch", "few"], /^option '--tokens-per-batch <n>' argument 'few' is invalid/],
+    [["--tokens-per-batch", "0"], "--tokens-per-batch is 0: wanted a whole number of at least 1"],
+    [["--group-by-length", "yes"], /^too many arguments/],
     [["--task", "regression"], /^--task is regression: wanted text-classification/],
     [["--device", "webgpu"], /^--device webgpu is not available: /],
     [[...run, "--text-column", "review"], 'train.tsv has no column "review"; it has sentence, label'],
@@ -64,6 +71,7 @@ Deno.test("finetune --json has the fields of the contract; infer then knows the 
   const result = JSON.parse(stdout);
   assert.deepEqual([result.device, result.threads, result.steps, result.out], ["cpu", 2, 12, "out"]);
   assert.ok(result.seconds > 0 && result.tokens_per_second > 0);
+  assert.ok(result.data_wait >= 0 && result.data_wait < 1, `${result.data_wait}`);
   for (const evaluation of [result.eval, result.dense_eval]) {
     assert.equal(evaluation.examples, 48);
     assert.ok(evaluation.loss > 0);
@@ -93,7 +101,10 @@ Deno.test("finetune --json has the fields of the contract; infer then knows the 
     { cwd },
   );
   assert.equal(replaced.code, 0, replaced.errors.join("\n"));
-  assert.match(replaced.stdout, /^12 steps in .* tokens\/s on 2 threads/m);
+  assert.match(
+    replaced.stdout,
+    /^12 steps in .* tokens\/s on 2 threads \(\w+\), \d+\.\d\d % of it waiting for data$/m,
+  );
   assert.match(replaced.stdout, /^written:$/m);
   assert.equal(JSON.parse(await Deno.readTextFile(folder.at("result.json"))).steps, 12);
   assert.notEqual(folder.snapshot().get("out/model.safetensors"), before.get("out/model.safetensors"));

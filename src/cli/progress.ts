@@ -3,7 +3,7 @@
  * @module
  */
 import { Presets, SingleBar } from "cli-progress";
-import type { StepProgress } from "../finetune/mod.ts";
+import type { DataProgress, StepProgress } from "../finetune/mod.ts";
 
 /** Lines printed over a whole run when standard error is no terminal. */
 const plainLines = 20;
@@ -24,17 +24,12 @@ export class ProgressDisplay {
       console.error(`step ${completedSteps}/${totalSteps}  ${describe(progress)}`);
       return;
     }
-    if (!this.#bar) {
-      this.#bar = new SingleBar({
-        format: "{bar} {value}/{total}  {text}",
-        barsize: 24,
-        hideCursor: true,
-        clearOnComplete: true,
-        stream: Deno.stderr as unknown as NodeJS.WritableStream,
-      }, Presets.shades_classic);
-      this.#bar.start(totalSteps, completedSteps, { text: "" });
-    }
-    this.#bar.update(completedSteps, { text: describe(progress) });
+    this.#show(completedSteps, totalSteps, describe(progress));
+  }
+
+  /** Moves the bar of the texts; without a terminal nothing is said, as data that are bad end with one line. */
+  data({ rows, totalRows }: DataProgress): void {
+    if (this.#terminal) this.#show(rows, totalRows, "texts tokenised");
   }
 
   /** Prints a line above the bar. */
@@ -47,6 +42,21 @@ export class ProgressDisplay {
   stop(): void {
     this.#bar?.stop();
     this.#bar = undefined;
+  }
+
+  #show(value: number, total: number, text: string): void {
+    if (this.#bar?.getTotal() !== total) this.stop();
+    if (!this.#bar) {
+      this.#bar = new SingleBar({
+        format: "{bar} {value}/{total}  {text}",
+        barsize: 24,
+        hideCursor: true,
+        clearOnComplete: true,
+        stream: Deno.stderr as unknown as NodeJS.WritableStream,
+      }, Presets.shades_classic);
+      this.#bar.start(total, value, { text });
+    }
+    this.#bar.update(value, { text });
   }
 }
 

@@ -56,7 +56,7 @@ export function makeBatchViews(capacity: { columns: number; sequences: number })
  * Writes a batch into the views, padding included, and returns how many columns it took.
  *
  * Throws RangeError, before anything is written, when the batch is larger than the views: capacity is planned by
- * the caller (`tokenCapacity`), so that is never the user's fault.
+ * the caller (`largestBatch`), so that is never the user's fault.
  */
 export function packBatch(batch: readonly EncodedExample[], views: BatchViews): number {
   const { tokenIds, positionIds, typeIds, offsets, firstTokens, labels } = views;
@@ -87,46 +87,106 @@ export function packBatch(batch: readonly EncodedExample[], views: BatchViews): 
   return column;
 }
 
-/** The most tokens any `batchSize` examples can have: columns that are enough for every epoch's shuffle. */
-export function tokenCapacity(lengths: ArrayLike<number>, batchSize: number): number {
-  return Int32Array.from(lengths).sort().subarray(-batchSize).reduce((sum, length) => sum + length, 0);
+/** How large a batch may grow: it takes sequences while both numbers allow it, and at least one. `Infinity` is no limit. */
+export interface BatchLimit {
+  readonly sequences: number;
+  readonly tokens: number;
 }
 
 /** What `planEpoch` shuffles. */
 export interface EpochRequest {
-  readonly examples: number;
-  readonly batchSize: number;
+  /** Tokens of each example. */
+  readonly lengths: ArrayLike<number>;
+  readonly limit: BatchLimit;
+  /** Whether sequences of like length come together. */
+  readonly groupByLength: boolean;
   readonly seed: number;
   /** From 0; every epoch has its own order. */
   readonly epoch: number;
 }
 
 /**
- * The batches of one epoch, as example numbers; the last batch may be smaller. The order depends on the request
- * only, so training resumes at batch k by planning again and starting at `batches[k]`.
+ * The batches of one epoch, as example numbers; one batch may be smaller than the others. The order depends on the
+ * request only, so training resumes at batch k by planning again and starting at `batches[k]`.
+ *
+ * What batches of SST-2's training set (67,349 texts of 3 to 66 tokens) come to in epoch 0 of seed 42; a plan is made
+ * for each number of 64-column tiles, and filled tiles waste nothing (`batches_test.ts` measures it again):
+ *
+ *     limit            grouped   batches   tokens a batch   deviation   plans   tiles filled
+ *     32 sequences     no           2105        231 –  615         53       7           93 %
+ *     32 sequences     yes          2105         96 – 1538        304      23           95 %
+ *     1024 tokens      no            885        811 – 1024         12       2           99 %
+ *     1024 tokens      yes           885        297 – 1024         26       3           99 %
+ *
+ * So where nothing is padded it is the limit in tokens that makes steps even and plans few. Grouping by length does not:
+ * with a limit in sequences its batches of short and of long texts are far apart. It is there for comparison with the
+ * Hugging Face trainer, where it saves padding.
  */
-export function planEpoch({ examples, batchSize, seed, epoch }: EpochRequest): Int32Array[] {
-  const order = Array.from({ length: examples }, (_, index) => index);
-  new RandomStream(randomKey(seed, "shuffle", epoch)).shuffle(order);
-  return inBatches(Int32Array.from(order), batchSize);
+export function planEpoch({ lengths, limit, groupByLength, seed, epoch }: EpochRequest): Int32Array[] {
+  const stream = new RandomStream(randomKey(seed, "shuffle", epoch));
+  const shuffled = stream.shuffle(Array.from({ length: lengths.length }, (_, index) => index));
+  const order = Int32Array.from(shuffled);
+  if (!groupByLength) return inBatches(order, lengths, limit);
+  sortWindows(order, lengths, limit);
+  return stream.shuffle(inBatches(order, lengths, limit));
+}
+
+/** Batches that are sorted by length together, at most: the Hugging Face trainer's number. */
+const batchesPerWindow = 50;
+
+/**
+ * Sorts by length within windows of many batches, so that a batch holds sequences of like length and which ones those
+ * are still changes from epoch to epoch: there are at least four windows, as in the Hugging Face trainer. Windows go up
+ * and down in turns, so that a batch at the border of two is of like length too.
+ */
+function sortWindows(order: Int32Array, lengths: ArrayLike<number>, limit: BatchLimit): void {
+  const batches = inBatches(order, lengths, limit).length;
+  const size = Math.max(1, Math.min(batchesPerWindow, Math.floor(batches / 4)));
+  const windowLimit = { sequences: limit.sequences * size, tokens: limit.tokens * size };
+  for (const [index, window] of inBatches(order, lengths, windowLimit).entries()) {
+    const direction = index % 2 === 0 ? 1 : -1;
+    window.sort((a, b) => direction * (lengths[a] - lengths[b]));
+  }
 }
 
 /**
  * Batches for evaluation: shortest first, so that the work of a batch is even and the largest comes last.
  * A batch holds the examples' own numbers, so results go home by `results[batch[i]] = …`.
  */
-export function evaluationBatches(lengths: ArrayLike<number>, batchSize: number): Int32Array[] {
+export function evaluationBatches(lengths: ArrayLike<number>, limit: BatchLimit): Int32Array[] {
   const order = Int32Array.from({ length: lengths.length }, (_, index) => index);
-  return inBatches(order.sort((a, b) => lengths[a] - lengths[b] || a - b), batchSize);
+  return inBatches(order.sort((a, b) => lengths[a] - lengths[b] || a - b), lengths, limit);
 }
 
-function inBatches(order: Int32Array, batchSize: number): Int32Array[] {
-  if (!(Number.isInteger(batchSize) && batchSize > 0)) {
-    throw new RangeError(`Cannot make batches of ${batchSize}: wanted a positive integer`);
+/** The most sequences, and the most tokens, that one of the batches has. Both are 0 where there is none. */
+export function largestBatch(batches: readonly Int32Array[], lengths: ArrayLike<number>): BatchLimit {
+  let sequences = 0;
+  let tokens = 0;
+  for (const batch of batches) {
+    sequences = Math.max(sequences, batch.length);
+    tokens = Math.max(tokens, batch.reduce((sum, index) => sum + lengths[index], 0));
   }
-  const count = Math.ceil(order.length / batchSize);
-  return Array.from(
-    { length: count },
-    (_, batch) => order.subarray(batch * batchSize, (batch + 1) * batchSize),
-  );
+  return { sequences, tokens };
+}
+
+/** Cuts an order into batches, each as long as the limit allows. The batches are views of the order. */
+function inBatches(order: Int32Array, lengths: ArrayLike<number>, limit: BatchLimit): Int32Array[] {
+  for (const [name, value] of Object.entries(limit)) {
+    if (value === Infinity || (Number.isInteger(value) && value > 0)) continue;
+    throw new RangeError(`Cannot make batches of ${value} ${name}: wanted a positive integer`);
+  }
+  const batches: Int32Array[] = [];
+  let begin = 0;
+  let tokens = 0;
+  for (const [position, index] of order.entries()) {
+    const isFull = position - begin === limit.sequences || tokens + lengths[index] > limit.tokens;
+    if (isFull && position > begin) {
+      batches.push(order.subarray(begin, position));
+      begin = position;
+      tokens = 0;
+    }
+    tokens += lengths[index];
+  }
+  if (begin < order.length) batches.push(order.subarray(begin));
+  return batches;
 }

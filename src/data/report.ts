@@ -48,13 +48,14 @@ export function dataReport(
   evaluation: ReportInput | undefined,
   maximumTokens: number,
 ): DataReport {
-  const trained = new Set(train.examples.map(textKey));
-  const contaminated = evaluation?.examples.filter((example) => trained.has(textKey(example))) ?? [];
+  const trainKeys = train.examples.map(textKey);
+  const evaluationKeys = evaluation?.examples.map(textKey) ?? [];
+  const trained = new Set(trainKeys);
   return {
     maximumTokens,
-    train: splitReport(train, maximumTokens),
-    ...(evaluation && { evaluation: splitReport(evaluation, maximumTokens) }),
-    contaminatedRows: contaminated.length,
+    train: splitReport(train, trainKeys, maximumTokens),
+    ...(evaluation && { evaluation: splitReport(evaluation, evaluationKeys, maximumTokens) }),
+    contaminatedRows: evaluationKeys.filter((key) => trained.has(key)).length,
   };
 }
 
@@ -69,14 +70,17 @@ export function formatDataReport(report: DataReport): string {
   return lines.join("\n");
 }
 
-function splitReport({ examples, lengths }: ReportInput, maximumTokens: number): SplitReport {
+function splitReport(
+  { examples, lengths }: ReportInput,
+  keys: readonly string[],
+  maximumTokens: number,
+): SplitReport {
   const rowsOfLabel = new Map<string, number>();
   const labelsOfText = new Map<string, Set<string | undefined>>();
   let duplicateRows = 0;
-  for (const example of examples) {
-    const { label } = example;
+  for (const [index, { label }] of examples.entries()) {
     if (label !== undefined) rowsOfLabel.set(label, (rowsOfLabel.get(label) ?? 0) + 1);
-    const key = textKey(example);
+    const key = keys[index];
     const seen = labelsOfText.get(key);
     if (!seen) labelsOfText.set(key, new Set([label]));
     else if (seen.has(label)) duplicateRows++;
@@ -92,7 +96,7 @@ function splitReport({ examples, lengths }: ReportInput, maximumTokens: number):
     truncatedRows: sorted.filter((length) => length > maximumTokens).length,
     emptyRows: examples.filter(({ text, pair }) => text.trim() === "" || pair?.trim() === "").length,
     duplicateRows,
-    conflictingRows: examples.filter((example) => labelsOfText.get(textKey(example))!.size > 1).length,
+    conflictingRows: keys.filter((key) => labelsOfText.get(key)!.size > 1).length,
   };
 }
 

@@ -40,6 +40,22 @@ Deno.test("finetune refuses numbers that make no sense, and names the flag", asy
     [{ threads: 1025 }, "threads is 1025: wanted a whole number from 1 to 1024"],
     [{ epochs: 1.5 }, "--epochs is 1.5: wanted a whole number of at least 1"],
     [{ batchSize: 0 }, "--batch-size is 0: wanted a whole number of at least 1"],
+    [
+      { batchSize: undefined, tokensPerBatch: 0 },
+      "--tokens-per-batch is 0: wanted a whole number of at least 1",
+    ],
+    [
+      { batchSize: undefined, tokensPerBatch: 99.5 },
+      "--tokens-per-batch is 99.5: wanted a whole number of at least 1",
+    ],
+    [
+      { batchSize: undefined, tokensPerBatch: NaN },
+      "--tokens-per-batch is NaN: wanted a whole number of at least 1",
+    ],
+    [
+      { batchSize: 32, tokensPerBatch: 1024 },
+      "--batch-size 32 and --tokens-per-batch 1024 exclude each other: wanted one of them",
+    ],
     [{ learningRate: 0 }, "--learning-rate is 0: wanted a positive number"],
     [{ learningRate: Infinity }, "--learning-rate is Infinity: wanted a positive number"],
     [{ weightDecay: -1 }, "--weight-decay is -1: wanted a number in [0, 1]"],
@@ -270,9 +286,11 @@ Deno.test("finetune refuses output folders it cannot write or in which something
   await refuses(folder, { out: folder.at("deployed") }, /^.deployed.export already holds a model/);
 
   const controller = new AbortController();
-  controller.abort();
   await assert.rejects(
-    finetune(folder.settings(), { signal: controller.signal }),
+    finetune(folder.settings(), {
+      signal: controller.signal,
+      listener: { message: () => controller.abort() },
+    }),
     /interrupted at step 0 of 24/,
   );
   await refuses(folder, {}, "/out already holds a run: pass --resume to go on, --overwrite or another --out");

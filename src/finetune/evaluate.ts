@@ -2,21 +2,22 @@
  * How good a model in training is.
  * @module
  */
-import { type EncodedExample, evaluationBatches } from "../data/batches.ts";
+import { type BatchLimit, evaluationBatches } from "../data/batches.ts";
+import { type EncodedSet, exampleAt, lengthsOf } from "../data/encoded_set.ts";
 import { ConfusionMatrix, type Evaluation, predictedClass } from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** Loss and metrics on a labelled set. */
 export async function evaluateOn(
   trainer: Trainer,
-  examples: readonly EncodedExample[],
-  batchSize: number,
+  set: EncodedSet,
+  limit: BatchLimit,
 ): Promise<Evaluation> {
   const classes = trainer.config.labels.length;
   const confusion = new ConfusionMatrix(classes);
   let lossSum = 0;
-  for (const indices of evaluationBatches(examples.map(({ ids }) => ids.length), batchSize)) {
-    const batch = Array.from(indices, (index) => examples[index]);
+  for (const indices of evaluationBatches(lengthsOf(set), limit)) {
+    const batch = Array.from(indices, (index) => exampleAt(set, index));
     const { loss, logits, stride } = await trainer.evaluate(batch);
     lossSum += loss * batch.length;
     batch.forEach(({ label }, column) =>

@@ -2,10 +2,8 @@
  * What must stay the same for a resumed run to go on to the same numbers.
  * @module
  */
-import { createHash } from "node:crypto";
-import type { EncodedExample } from "../data/batches.ts";
 import type { Job } from "./job.ts";
-import type { FinetuneSettings } from "./options.ts";
+import { batchSizeOf, type FinetuneSettings } from "./options.ts";
 
 /** Settings and data, by the name a user knows them by. */
 export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
@@ -27,21 +25,14 @@ const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
   "tokenizer",
 ]);
 
-/** What decides the numbers of a run. */
-export function fingerprintOf(settings: FinetuneSettings, { train, evaluation }: Job): Fingerprint {
-  const entries = Object.entries(settings)
-    .filter(([name, value]) => !free.has(name) && value !== undefined)
+/** What decides the numbers of a run. What is off is left out, so that a new switch does not end old runs. */
+export function fingerprintOf(settings: FinetuneSettings, { digests }: Job): Fingerprint {
+  const entries = Object.entries({ ...settings, batchSize: batchSizeOf(settings) })
+    .filter(([name, value]) => !free.has(name) && value !== undefined && value !== false)
     .map(([name, value]) => [name, Array.isArray(value) ? value.join(",") : value]);
   return {
     ...Object.fromEntries(entries),
-    "training data": digestOf(train),
-    "evaluation data": digestOf(evaluation),
+    "training data": digests.train,
+    "evaluation data": digests.evaluation,
   };
-}
-
-/** A short hash of tokens and labels: files of the same name may hold other texts. */
-function digestOf(examples: readonly EncodedExample[]): string {
-  const hash = createHash("sha256");
-  for (const { ids, label } of examples) hash.update(`${label}:${ids.join()};`);
-  return hash.digest("hex").slice(0, 12);
 }

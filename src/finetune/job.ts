@@ -9,11 +9,10 @@ import { type Model, newlyInitialisedMessage, openModel } from "../checkpoint/mo
 import { tokenizerFileNames } from "../checkpoint/tokenizer_files.ts";
 import { InputError } from "../core/errors.ts";
 import { pathKind, readBytes, readJson } from "../core/files.ts";
-import type { EncodedExample } from "../data/batches.ts";
-import { dataReport, formatDataReport } from "../data/report.ts";
-import { type Example, labelIndices, labelsOf, readExamples } from "../data/table.ts";
+import type { DataReader, DataSource, EncodedData } from "../data/reader.ts";
+import { formatDataReport } from "../data/report.ts";
+import { labelsOf } from "../data/table.ts";
 import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
-import { buildVocabulary } from "../data/vocabulary.ts";
 import { wordPieceFiles } from "../data/wordpiece.ts";
 import { makeReviews, reviewTokenizerFiles } from "../reviews/reviews.ts";
 import { reviewModel } from "./default_run.ts";
@@ -21,56 +20,45 @@ import type { FinetuneSettings } from "./options.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** Everything a run needs, ready to be trained on. */
-export interface Job {
+export interface Job extends Omit<EncodedData, "report"> {
   readonly config: BertConfig;
   /** What `config.json` of the result will hold. */
   readonly configJson: Readonly<Record<string, unknown>>;
   readonly tokenizerFiles: ReadonlyMap<string, Uint8Array>;
-  readonly train: readonly EncodedExample[];
-  /** Empty when no evaluation file was given. */
-  readonly evaluation: readonly EncodedExample[];
   /** What the data are like, for the reader. */
   readonly dataReport: string;
   /** Puts the starting weights into the trainer. */
   initialise(trainer: Trainer, say: (text: string) => void): Promise<void>;
 }
 
-interface Texts {
-  readonly train: readonly Example[];
-  readonly evaluation: readonly Example[];
-  readonly labels: readonly string[];
-}
-
-/** Reads data and model, and tokenises. Throws `InputError` for whatever of them cannot be used. */
-export async function prepareJob(settings: FinetuneSettings): Promise<Job> {
-  const found = settings.train === undefined ? embeddedTexts(settings) : await readTexts(settings);
-  const texts = { ...found, labels: await orderedLabels(found.labels, settings.model) };
-  const model = settings.model === undefined
-    ? undefined
-    : await openModel(settings.model, { labels: texts.labels });
-  const tokenizer = loadTokenizer(model?.tokenizerFiles ?? await startingTokenizer(settings, texts));
-  const config = model?.config ?? await startingConfig(settings, tokenizer, texts.labels);
+/** Reads and tokenises the data, and opens the model. Throws `InputError` for whatever of them cannot be used. */
+export async function prepareJob(
+  settings: FinetuneSettings,
+  reader: DataReader,
+  progress: (rows: number, totalRows: number) => void,
+): Promise<Job> {
+  const { labels: found, rows } = await reader.read(sourceOf(settings));
+  const labels = await orderedLabels(found, settings.model);
+  const model = settings.model === undefined ? undefined : await openModel(settings.model, { labels });
+  const tokenizer = loadTokenizer(model?.tokenizerFiles ?? await startingTokenizer(settings, reader));
+  const config = model?.config ?? await startingConfig(settings, tokenizer, labels);
   checkTokenizer(tokenizer, config);
-  if (settings.maximumLength > config.maximumPositions) {
+  const { maximumLength } = settings;
+  if (maximumLength > config.maximumPositions) {
     throw new InputError(
-      `--max-length is ${settings.maximumLength}: wanted at most ${config.maximumPositions}, ` +
-        `the positions the model has`,
+      `--max-length is ${maximumLength}: wanted at most ${config.maximumPositions}, the positions the model has`,
     );
   }
-
-  const train = encodeExamples(texts.train, texts.labels, tokenizer, settings.maximumLength);
-  const evaluation = encodeExamples(texts.evaluation, texts.labels, tokenizer, settings.maximumLength);
-  const report = dataReport(
-    { examples: texts.train, lengths: train.fullLengths },
-    texts.evaluation.length > 0 ? { examples: texts.evaluation, lengths: evaluation.fullLengths } : undefined,
-    settings.maximumLength,
+  const { files: tokenizerFiles } = tokenizer;
+  const { report, ...data } = await reader.encode(
+    { tokenizerFiles, labels, maximumLength },
+    (done) => progress(done, rows),
   );
   return {
+    ...data,
     config,
     configJson: resultConfigJson(config, model?.configJson),
-    tokenizerFiles: tokenizer.files,
-    train: train.examples,
-    evaluation: evaluation.examples,
+    tokenizerFiles,
     dataReport: formatDataReport(report),
     async initialise(trainer, say) {
       if (model) await loadWeights(model, trainer, say);
@@ -104,72 +92,32 @@ function resultConfigJson(
   );
 }
 
-/** Tokenises examples. `fullLengths` are the lengths before truncation, for the report. */
-export function encodeExamples(
-  examples: readonly Example[],
-  labels: readonly string[],
-  tokenizer: Tokenizer,
-  maximumLength: number,
-): { examples: EncodedExample[]; fullLengths: number[] } {
-  const classes = labelIndices(examples, labels);
-  const fullLengths: number[] = [];
-  const encoded = examples.map(({ text, pair }, index): EncodedExample => {
-    const { ids, typeIds, fullLength } = tokenizer.encode(text, pair, maximumLength);
-    fullLengths.push(fullLength);
-    return { ids: Int32Array.from(ids), typeIds: Uint8Array.from(typeIds), label: classes[index] };
-  });
-  return { examples: encoded, fullLengths };
-}
-
-function embeddedTexts(settings: FinetuneSettings): Texts {
-  const { train, evaluation } = makeReviews({ seed: settings.seed, train: 8000, evaluation: 1000 });
-  return {
-    train: train.slice(0, settings.maximumTrainSamples),
-    evaluation: evaluation.slice(0, settings.maximumEvalSamples),
-    labels: labelsOf(train),
-  };
-}
-
-async function readTexts(settings: FinetuneSettings): Promise<Texts> {
-  const { textColumn, pairColumn, labelColumn } = settings;
-  const columns = { textColumn, pairColumn, labelColumn };
-  const train = await readExamples(settings.train!, { ...columns, limit: settings.maximumTrainSamples });
-  const found = labelsOf(train.examples);
-  const evaluation = settings.evaluation === undefined ? [] : (await readExamples(settings.evaluation, {
-    ...columns,
-    labels: found,
-    limit: settings.maximumEvalSamples,
-  })).examples;
-  return renameLabels({ train: train.examples, evaluation, labels: found }, settings.labelNames);
-}
-
-/** Gives the classes the names a user wants to read in answers. */
-function renameLabels(texts: Texts, names: readonly string[] | undefined): Texts {
-  if (!names) return texts;
-  if (names.length !== texts.labels.length || new Set(names).size !== names.length) {
-    throw new InputError(
-      `--label-names are ${names.join(", ")}: wanted ${texts.labels.length} different names, ` +
-        `for the labels ${texts.labels.join(", ")}`,
-    );
+/** The files of the settings, or the embedded reviews. */
+function sourceOf(settings: FinetuneSettings): DataSource {
+  const { train, evaluation, textColumn, pairColumn, labelColumn, labelNames } = settings;
+  const { maximumTrainSamples, maximumEvalSamples } = settings;
+  if (train !== undefined) {
+    const columns = { textColumn, pairColumn, labelColumn };
+    return {
+      files: { train, evaluation, ...columns, labelNames, maximumTrainSamples, maximumEvalSamples },
+    };
   }
-  const nameOf = new Map(texts.labels.map((label, index) => [label, names[index]]));
-  const rename = (example: Example): Example => ({ ...example, label: nameOf.get(example.label!) });
+  const reviews = makeReviews({ seed: settings.seed, train: 8000, evaluation: 1000 });
   return {
-    train: texts.train.map(rename),
-    evaluation: texts.evaluation.map(rename),
-    labels: names,
+    texts: {
+      train: reviews.train.slice(0, maximumTrainSamples),
+      evaluation: reviews.evaluation.slice(0, maximumEvalSamples),
+      labels: labelsOf(reviews.train),
+    },
   };
 }
 
 async function startingTokenizer(
   settings: FinetuneSettings,
-  texts: Texts,
+  reader: DataReader,
 ): Promise<ReadonlyMap<string, Uint8Array>> {
   if (settings.init === undefined) return reviewTokenizerFiles();
-  if (settings.tokenizer === undefined) {
-    const all = texts.train.flatMap(({ text, pair }) => pair === undefined ? [text] : [text, pair]);
-    return wordPieceFiles(buildVocabulary(all));
-  }
+  if (settings.tokenizer === undefined) return wordPieceFiles(await reader.vocabulary());
   const files = new Map<string, Uint8Array>();
   for (const name of tokenizerFileNames) {
     const path = `${settings.tokenizer}/${name}`;

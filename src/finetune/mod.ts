@@ -10,7 +10,11 @@ import { saveModel } from "../checkpoint/model_folder.ts";
 import { chooseThreads } from "../core/cores.ts";
 import { InputError, Interrupted } from "../core/errors.ts";
 import { checkOutputFolder } from "../core/files.ts";
-import { type EncodedExample, planEpoch, tokenCapacity } from "../data/batches.ts";
+import { BatchFeed } from "../data/batch_feed.ts";
+import { BatchPlan } from "../data/batch_plan.ts";
+import { evaluationBatches, largestBatch } from "../data/batches.ts";
+import { lengthsOf } from "../data/encoded_set.ts";
+import type { DataReaderFactory } from "../data/reader.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
@@ -20,7 +24,7 @@ import { chooseDevice } from "./device.ts";
 import { evaluateOn } from "./evaluate.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Job, prepareJob } from "./job.ts";
-import { checkSettings, type FinetuneSettings } from "./options.ts";
+import { batchLimitOf, checkSettings, type FinetuneSettings } from "./options.ts";
 import { pruningScheduleOf, refreshMasks } from "./prune.ts";
 import { linear, warmupStepsOf } from "./schedule.ts";
 import {
@@ -38,10 +42,20 @@ import { Trainer } from "./trainer.ts";
 export interface FinetuneListener {
   /** A line for the reader: the device and why, the data report, what was saved. */
   message?(text: string): void;
+  /** Now and then while the texts are tokenised, before anything else is said. */
+  data?(progress: DataProgress): void;
   /** After each optimiser step. */
   step?(progress: StepProgress): void;
   /** After each evaluation. */
   evaluation?(record: EvaluationRecord, epoch: number): void;
+}
+
+/** How far tokenising is. */
+export interface DataProgress {
+  /** Texts, or pairs of texts, that are done. */
+  readonly rows: number;
+  /** All there are, for training and evaluation. */
+  readonly totalRows: number;
 }
 
 /** Where the run is, for a progress bar. */
@@ -67,8 +81,9 @@ export interface StepProgress {
 /** How to run, beside the settings. */
 export interface FinetuneContext {
   readonly createExecutor: ExecutorFactory;
+  readonly createReader: DataReaderFactory;
   readonly listener?: FinetuneListener;
-  /** Aborting saves the state and ends the run with `Interrupted`. */
+  /** Aborting ends the run with `Interrupted`; its state is saved, once there is any. */
   readonly signal?: AbortSignal;
 }
 
@@ -86,6 +101,8 @@ export interface FinetuneResult {
   readonly seconds: number;
   /** Training speed, evaluations left out. */
   readonly tokensPerSecond: number;
+  /** Share of the time of this sitting's steps in which the workers had nothing to do as the next batch was not made. */
+  readonly dataWait: number;
   /** The model that was kept. Absent without an evaluation file. */
   readonly evaluation?: EvaluationRecord;
   /** The model just before pruning began. */
@@ -107,8 +124,7 @@ interface Run {
   readonly context: FinetuneContext;
   readonly job: Job;
   readonly trainer: Trainer;
-  readonly batchesPerEpoch: number;
-  readonly totalSteps: number;
+  readonly plan: BatchPlan;
   readonly pruning: PruningSchedule | undefined;
   readonly progress: RunProgress;
   /** Saves everything `--resume` needs. */
@@ -125,26 +141,49 @@ export async function finetune(
   const machine = selectMachine(settings.isa);
   const { count: threads, reason } = chooseThreads(settings.threads);
   await checkOutput(settings);
-  const job = await prepareJob(settings);
-  const capacity = (examples: readonly EncodedExample[]) =>
-    tokenCapacity(examples.map(({ ids }) => ids.length), settings.batchSize);
+  const job = await readJob(settings, context);
+  const { seed, groupByLength, epochs } = settings;
+  const limit = batchLimitOf(settings);
+  const plan = new BatchPlan({ lengths: lengthsOf(job.train), limit, groupByLength, seed, epochs });
+  const lengths = lengthsOf(job.evaluation);
+  const largest = largestBatch(evaluationBatches(lengths, limit), lengths);
   const trainer = await Trainer.create({
     config: job.config,
     machine,
     workers: threads,
     createExecutor: context.createExecutor,
-    maximumSequences: settings.batchSize,
-    maximumTokens: Math.max(capacity(job.train), capacity(job.evaluation)),
-    seed: settings.seed,
+    maximumSequences: Math.max(plan.capacity.sequences, largest.sequences),
+    maximumTokens: Math.max(plan.capacity.tokens, largest.tokens),
+    seed,
     optimizer: settings,
   });
   try {
     const first = `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${reason})`;
-    const run = await startRun(settings, context, job, trainer, machine.isa, first);
-    await train(run);
-    return { device: device.name, threads, isa: machine.isa, ...await finish(run) };
+    const run = await startRun(settings, context, job, plan, trainer, machine.isa, first);
+    const dataWait = await train(run);
+    return { device: device.name, threads, isa: machine.isa, dataWait, ...await finish(run) };
   } finally {
     await trainer.dispose();
+  }
+}
+
+/** Reads the data on a thread of their own: the event loop stays free, and an interrupt ends the run at once. */
+async function readJob(
+  settings: FinetuneSettings,
+  { createReader, listener, signal }: FinetuneContext,
+): Promise<Job> {
+  const interrupted = () => new Interrupted("interrupted before the first step: nothing was written");
+  if (signal?.aborted) throw interrupted();
+  const reader = createReader();
+  const stop = () => reader.dispose();
+  signal?.addEventListener("abort", stop);
+  try {
+    return await prepareJob(settings, reader, (rows, totalRows) => listener?.data?.({ rows, totalRows }));
+  } catch (error) {
+    throw signal?.aborted ? interrupted() : error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    reader.dispose();
   }
 }
 
@@ -153,12 +192,12 @@ async function startRun(
   settings: FinetuneSettings,
   context: FinetuneContext,
   job: Job,
+  plan: BatchPlan,
   trainer: Trainer,
   isa: string,
   firstNote: string,
 ): Promise<Run> {
-  const batchesPerEpoch = Math.ceil(job.train.length / settings.batchSize);
-  const totalSteps = settings.epochs * batchesPerEpoch;
+  const { totalSteps } = plan;
   const fingerprint = fingerprintOf(settings, job);
   let progress: RunProgress = {
     isa,
@@ -186,14 +225,17 @@ async function startRun(
   }
   for (const note of notes) context.listener?.message?.(note);
   const pruning = pruningScheduleOf(settings, totalSteps);
-  return { settings, context, job, trainer, batchesPerEpoch, totalSteps, pruning, progress, save };
+  return { settings, context, job, plan, trainer, pruning, progress, save };
 }
 
-/** The loop: refresh the mask, step, report; at the end of an epoch evaluate, keep the best, save. */
-async function train(run: Run): Promise<void> {
-  const { settings, context, job, trainer, batchesPerEpoch, totalSteps, pruning, progress, save } = run;
-  const { batchSize, seed } = settings;
-  const hasEvaluation = job.evaluation.length > 0;
+/**
+ * The loop: refresh the mask, step, report; at the end of an epoch evaluate, keep the best, save. Gives the share of time
+ * in which steps waited for data.
+ */
+async function train(run: Run): Promise<number> {
+  const { settings, context, job, plan, trainer, pruning, progress, save } = run;
+  const { totalSteps } = plan;
+  const hasEvaluation = job.evaluation.labels.length > 0;
   const learningRates = linear({
     totalSteps,
     warmupSteps: warmupStepsOf(settings.warmupRatio, totalSteps),
@@ -201,19 +243,19 @@ async function train(run: Run): Promise<void> {
   const prunedFrom = pruning ? Math.round(settings.pruneEnd * totalSteps) : 0;
   const evaluate = async (): Promise<EvaluationRecord> => {
     const { completedSteps, sparsity } = progress;
-    const record = { ...await evaluateOn(trainer, job.evaluation, batchSize), completedSteps, sparsity };
-    context.listener?.evaluation?.(record, completedSteps / batchesPerEpoch);
+    const evaluation = await evaluateOn(trainer, job.evaluation, batchLimitOf(settings));
+    const record = { ...evaluation, completedSteps, sparsity };
+    context.listener?.evaluation?.(record, plan.epochsAt(completedSteps));
     return record;
   };
   let smoothedLoss = NaN;
   let badSteps = 0;
-  let planned: { epoch: number; batches: Int32Array[] } | undefined;
+  const feed = new BatchFeed(plan, job.train);
   const startedAt = performance.now();
-  const startedSteps = progress.completedSteps;
+  const { completedSteps: startedSteps, trainingSeconds: startedSeconds } = progress;
 
   while (progress.completedSteps < totalSteps) {
     const step = progress.completedSteps;
-    const epoch = Math.floor(step / batchesPerEpoch);
     if (context.signal?.aborted) {
       await save();
       throw new Interrupted(
@@ -225,13 +267,13 @@ async function train(run: Run): Promise<void> {
       progress.sparsity = refreshMasks(trainer, settings, pruning.sparsity(step));
     }
 
-    if (planned?.epoch !== epoch) {
-      planned = { epoch, batches: planEpoch({ examples: job.train.length, batchSize, seed, epoch }) };
-    }
-    const batch = Array.from(planned.batches[step % batchesPerEpoch], (index) => job.train[index]);
+    const batch = feed.take(step);
     const learningRate = settings.learningRate * learningRates.factor(step);
     const stepBegin = performance.now();
-    const { loss, gradientNorm } = await trainer.step(batch, step + 1, learningRate);
+    const [{ loss, gradientNorm }] = await Promise.all([
+      trainer.step(batch, step + 1, learningRate),
+      feed.prepare(step + 1),
+    ]);
     progress.trainingSeconds += (performance.now() - stepBegin) / 1000;
     progress.trainedTokens += batch.reduce((sum, { ids }) => sum + ids.length, 0);
     progress.completedSteps = step + 1;
@@ -247,7 +289,7 @@ async function train(run: Run): Promise<void> {
     context.listener?.step?.({
       completedSteps: step + 1,
       totalSteps,
-      epoch: (step + 1) / batchesPerEpoch,
+      epoch: plan.epochsAt(step + 1),
       loss: smoothedLoss,
       learningRate,
       sparsity: progress.sparsity,
@@ -255,7 +297,7 @@ async function train(run: Run): Promise<void> {
       remainingSeconds: secondsPerStep * (totalSteps - step - 1),
     });
 
-    const epochEnds = (step + 1) % batchesPerEpoch === 0;
+    const epochEnds = plan.endsEpoch(step + 1);
     if (epochEnds && hasEvaluation) {
       const record = await evaluate();
       progress.evaluations.push(record);
@@ -267,12 +309,14 @@ async function train(run: Run): Promise<void> {
     }
     if (epochEnds || (settings.saveSteps > 0 && (step + 1) % settings.saveSteps === 0)) await save();
   }
+  const busySeconds = progress.trainingSeconds - startedSeconds;
+  return feed.waitSeconds === 0 ? 0 : feed.waitSeconds / (feed.waitSeconds + busySeconds);
 }
 
 /** Writes the best model and its export. */
 async function finish(
   { settings, job, trainer, progress }: Run,
-): Promise<Omit<FinetuneResult, "device" | "threads" | "isa">> {
+): Promise<Omit<FinetuneResult, "device" | "threads" | "isa" | "dataWait">> {
   if (progress.best) await loadBest(settings.out, trainer);
   const tensors = trainer.layout.slots.map((slot) => ({
     name: slot.name,

@@ -3,6 +3,7 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import type { BatchLimit } from "../data/batches.ts";
 import type { PruningScope } from "../pruning/method.ts";
 import { checkThreads } from "../plan/executor.ts";
 import { parsePattern, type Pattern } from "../pruning/pattern.ts";
@@ -37,8 +38,12 @@ export interface FinetuneSettings {
   readonly maximumEvalSamples?: number;
   /** Passes over the training data. */
   readonly epochs: number;
-  /** Sequences in a step. */
-  readonly batchSize: number;
+  /** Sequences in a step; absent without `tokensPerBatch`: `defaultBatchSize`. */
+  readonly batchSize?: number;
+  /** Instead of `batchSize`: a step takes as many sequences as have so many tokens together, and at least one. */
+  readonly tokensPerBatch?: number;
+  /** Whether sequences of like length come together; `planEpoch` says what that is good for. */
+  readonly groupByLength: boolean;
   /** Peak rate. */
   readonly learningRate: number;
   /** Decoupled decay of matrices and embeddings; biases and LayerNorm have none. */
@@ -88,7 +93,7 @@ export const finetuneDefaults = {
   task: "text-classification",
   maximumLength: 128,
   epochs: 3,
-  batchSize: 32,
+  groupByLength: false,
   learningRate: 5e-5,
   weightDecay: 0.01,
   beta1: 0.9,
@@ -108,6 +113,19 @@ export const finetuneDefaults = {
   resume: false,
   saveSteps: 0,
 } as const satisfies Partial<FinetuneSettings>;
+
+/** Sequences in a step of a run that is told nothing about its batches. */
+export const defaultBatchSize = 32;
+
+/** Sequences in a step; undefined where tokens decide. */
+export function batchSizeOf({ batchSize, tokensPerBatch }: FinetuneSettings): number | undefined {
+  return batchSize ?? (tokensPerBatch === undefined ? defaultBatchSize : undefined);
+}
+
+/** How large batches may grow. */
+export function batchLimitOf(settings: FinetuneSettings): BatchLimit {
+  return { sequences: batchSizeOf(settings) ?? Infinity, tokens: settings.tokensPerBatch ?? Infinity };
+}
 
 function check(condition: boolean, name: string, found: unknown, wanted: string): void {
   if (!condition) throw new InputError(`${name} is ${found}: wanted ${wanted}`);
@@ -132,7 +150,8 @@ export function checkSettings(settings: FinetuneSettings): void {
     "text-classification, the one task of this version",
   );
   count("--epochs", s.epochs);
-  count("--batch-size", s.batchSize);
+  if (s.batchSize !== undefined) count("--batch-size", s.batchSize);
+  if (s.tokensPerBatch !== undefined) count("--tokens-per-batch", s.tokensPerBatch);
   count("--max-length", s.maximumLength, 3);
   count("--prune-refreshes", s.pruneRefreshes);
   count("--save-steps", s.saveSteps, 0);
@@ -172,6 +191,11 @@ export function checkSettings(settings: FinetuneSettings): void {
   if (s.train !== undefined && s.model === undefined && s.init === undefined) {
     throw new InputError(
       "--model or --init is missing: wanted a model folder, a hub id, or a preset to start from",
+    );
+  }
+  if (s.batchSize !== undefined && s.tokensPerBatch !== undefined) {
+    throw new InputError(
+      `--batch-size ${s.batchSize} and --tokens-per-batch ${s.tokensPerBatch} exclude each other: wanted one of them`,
     );
   }
   if (s.overwrite && s.resume) {

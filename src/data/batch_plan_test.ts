@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { BatchPlan } from "./batch_plan.ts";
+import { planEpoch } from "./batches.ts";
+
+const requests = fc.record({
+  lengths: fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 100 }),
+  limit: fc.oneof(
+    fc.record({ sequences: fc.integer({ min: 1, max: 40 }), tokens: fc.constant(Infinity) }),
+    fc.record({ sequences: fc.constant(Infinity), tokens: fc.integer({ min: 1, max: 200 }) }),
+  ),
+  groupByLength: fc.boolean(),
+  seed: fc.nat(),
+  epochs: fc.integer({ min: 1, max: 5 }),
+});
+
+Deno.test("BatchPlan gives the batches of all epochs one after the other, from any step on", () => {
+  fc.assert(
+    fc.property(requests, fc.nat(), (request, from) => {
+      const plan = new BatchPlan(request);
+      const epochs = Array.from({ length: request.epochs }, (_, epoch) => planEpoch({ ...request, epoch }));
+      const batches = epochs.flat();
+      assert.equal(plan.totalSteps, batches.length);
+      for (let step = from % batches.length; step < batches.length; step++) {
+        assert.deepEqual(plan.batch(step), batches[step]);
+      }
+
+      let step = 0;
+      assert.equal(plan.endsEpoch(0), false);
+      for (const [epoch, own] of epochs.entries()) {
+        for (const index of own.keys()) {
+          assert.equal(plan.epochsAt(step), epoch + index / own.length);
+          step++;
+          assert.equal(plan.endsEpoch(step), index === own.length - 1, `step ${step}`);
+        }
+      }
+      assert.equal(plan.epochsAt(step), request.epochs);
+    }),
+  );
+});
+
+Deno.test("BatchPlan has the capacity of its largest batches, and no more", () => {
+  fc.assert(
+    fc.property(requests, (request) => {
+      const plan = new BatchPlan(request);
+      const { capacity, totalSteps } = plan;
+      const batches = Array.from({ length: totalSteps }, (_, step) => plan.batch(step));
+      const tokens = batches.map((batch) => batch.reduce((sum, index) => sum + request.lengths[index], 0));
+      assert.deepEqual(capacity, {
+        sequences: Math.max(...batches.map((batch) => batch.length)),
+        tokens: Math.max(...tokens),
+      });
+    }),
+  );
+});
+
+Deno.test("BatchPlan has no step before the first and none after the last", () => {
+  const plan = new BatchPlan({
+    lengths: [3, 4, 5],
+    limit: { sequences: 2, tokens: Infinity },
+    groupByLength: false,
+    seed: 1,
+    epochs: 2,
+  });
+  assert.equal(plan.totalSteps, 4);
+  for (const step of [-1, 0.5, 4, NaN]) {
+    assert.throws(() => plan.batch(step), /^RangeError: There is no step .*: wanted one of 0 to 3$/);
+  }
+});
