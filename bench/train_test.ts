@@ -207,9 +207,10 @@ Deno.test("bench --train measures a model and a file, and sets PyTorch's rows be
   // Rows for a folder of no named shape carry its path.
   const against = await folder.write("against.json", JSON.stringify({ rows: [{ ...other, model }] }));
   const args = ["--train-file", folder.at("train.tsv"), "--model", model, "--batch", "4", "--tokens", "8"];
+  args.push("--threads", "1", "--seconds", "0.01", "--sparsity", "0.5");
   const { code, stdout, errors } = await runTask("bench", [
     ...args,
-    ...["--threads", "1", "--seconds", "0.01", "--sparsity", "0.5", "--against", against, "--json", "-"],
+    ...["--against", against, "--json", "-"],
   ], { cwd: folder.path });
   assert.equal(code, 0, errors.join("\n"));
   const result = JSON.parse(stdout);

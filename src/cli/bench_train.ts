@@ -68,6 +68,25 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   const rows: Compared<TrainRow>[] = [];
   const fileRows: Compared<TrainFileRow>[] = [];
   for (const { name, config } of subjects) {
+    // The file first: what is wrong with it is found before minutes of measuring.
+    if (flags.train !== true) {
+      note(`${name}, finetune on ${flags.train}`);
+      fileRows.push(...compared(
+        await benchTrainFile({
+          file: flags.train,
+          ...(model === undefined ? { preset: name, tokenizer: flags.tokenizer } : { folder: model }),
+          model: name,
+          sparsities: flags.sparsity === undefined ? [0, 0.9] : sparsities,
+          pattern,
+          batch: flags.batch ?? 32,
+          threads: threads.count,
+          isa,
+          maximumLength: Math.min(finetuneDefaults.maximumLength, config.maximumPositions),
+          maximumSamples: flags.maxTrainSamples,
+          onProgress,
+        }),
+      ));
+    }
     for (const batch of batches) {
       note(`${name}, ${batch.batch} sequences of ${batch.tokens} tokens`);
       rows.push(...compared(
@@ -85,23 +104,6 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
         }),
       ));
     }
-    if (flags.train === true) continue;
-    note(`${name}, finetune on ${flags.train}`);
-    fileRows.push(...compared(
-      await benchTrainFile({
-        file: flags.train,
-        ...(model === undefined ? { preset: name, tokenizer: flags.tokenizer } : { folder: model }),
-        model: name,
-        sparsities: flags.sparsity === undefined ? [0, 0.9] : sparsities,
-        pattern,
-        batch: flags.batch ?? 32,
-        threads: threads.count,
-        isa,
-        maximumLength: Math.min(finetuneDefaults.maximumLength, config.maximumPositions),
-        maximumSamples: flags.maxTrainSamples,
-        onProgress,
-      }),
-    ));
   }
   const config = {
     models: subjects.map(({ name }) => name).join(", "),
