@@ -173,11 +173,8 @@ async function measureShape(
   const reference = find(threads);
   const onnxRuntimeMs = fastest(reference)!.summary.p50;
   const cells = variants.map((variant): GridCell => {
-    const [index, ...same] = [...find(threads, variant), ...(threads > 1 ? find(1, variant) : [])];
+    const [index] = find(threads, variant);
     const what = `${preset}, ${variant.pattern} ${variant.sparsity}, ${shape.tokens} tokens × ${shape.batch}`;
-    if (same.some((i) => compareLogits([answers[i]], [answers[index]]).absolute !== 0)) {
-      throw new Error(`${what}: one thread gives other logits than ${threads}`);
-    }
     const difference = variant.pattern === "dense"
       ? compareLogits([answers[index]], [answers[reference[0]]]).relative
       : undefined;
