@@ -14,8 +14,9 @@ import { layerNorm } from "../src/kernels/layer_norm/operation.ts";
 import { matmul } from "../src/kernels/matmul/operation.ts";
 import { selectColumns } from "../src/kernels/select_columns/operation.ts";
 import { softmaxCrossEntropy } from "../src/kernels/softmax_cross_entropy/operation.ts";
-import { packedTypes, sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
+import { sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
 import type { PackedStructure } from "../src/kernels/sparse_matmul/pack.ts";
+import { packedTypes } from "../src/kernels/sparse_matmul/types.ts";
 import { tanh } from "../src/kernels/tanh/operation.ts";
 import type { BertConfig } from "./config.ts";
 

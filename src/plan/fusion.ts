@@ -3,10 +3,20 @@
  * @module
  */
 import type { Node, Value } from "../graph/graph.ts";
-import { matmul, type MatmulAttributes } from "../kernels/matmul/operation.ts";
+import { matmul } from "../kernels/matmul/operation.ts";
+import type { Activation } from "../kernels/matmul/reference.ts";
+import { sparseMatmulInputGradient } from "../kernels/sparse_matmul/gradient.ts";
+import { sparseMatmul } from "../kernels/sparse_matmul/operation.ts";
+
+/** Operations that can add to what they compute, and the operand that they add. */
+const addendOperands: ReadonlyMap<string, number> = new Map([
+  [matmul.name, 3],
+  [sparseMatmul.name, 4],
+  [sparseMatmulInputGradient.name, 3],
+]);
 
 /**
- * add(matmul(x, W), r) becomes matmul(x, W, addend r), when nothing else reads the product.
+ * add(matmul(x, W), r) becomes matmul(x, W, addend r), when nothing else reads the product; so do sparse products.
  *
  * Backward graphs are full of it: a hidden state feeds query, key, value and the residual, so its gradient is a
  * sum of four terms, three of them products. The rewritten node stands where the sum stood.
@@ -28,7 +38,9 @@ export function fuseAddIntoMatmul(nodes: readonly Node[], outputs: Iterable<Valu
         const source = producer.get(product.id);
         if (source && !removed.has(source) && uses.get(product.id) === 1 && acceptsAddend(source)) {
           removed.add(source);
-          result = { ...source, inputs: [...source.inputs.slice(0, 3), addend], outputs: node.outputs };
+          const inputs = [...source.inputs];
+          inputs[addendOperands.get(source.operation.name)!] = addend;
+          result = { ...source, inputs, outputs: node.outputs };
           break;
         }
       }
@@ -39,7 +51,9 @@ export function fuseAddIntoMatmul(nodes: readonly Node[], outputs: Iterable<Valu
   return rewritten.filter((node) => !removed.has(node));
 }
 
-function acceptsAddend(node: Node): boolean {
-  return node.operation.name === matmul.name && node.inputs[3] === undefined &&
-    (node.attributes as MatmulAttributes).activation === "none";
+function acceptsAddend({ operation, inputs, attributes }: Node): boolean {
+  const operand = addendOperands.get(operation.name);
+  if (operand === undefined || inputs[operand] !== undefined) return false;
+  const { activation } = attributes as { readonly activation?: Activation };
+  return activation === undefined || activation === "none";
 }

@@ -8,7 +8,7 @@ import { randomKey, RandomStream } from "../../core/random.ts";
 import { rows, tiled, type ValueType } from "../../graph/graph.ts";
 import { conform, type ConformanceCase, normals, padColumns } from "../conformance.ts";
 import type { Activation } from "../matmul/reference.ts";
-import { packedTypes, sparseMatmul, type SparseMatmulAttributes } from "./operation.ts";
+import { sparseMatmul, type SparseMatmulAttributes } from "./operation.ts";
 import {
   forEachStored,
   type PackedStructure,
@@ -20,6 +20,7 @@ import {
   unpackSparse,
 } from "./pack.ts";
 import { splitBlocks } from "./shares.ts";
+import { packedTypes } from "./types.ts";
 
 const patterns: readonly SparsePattern[] = ["unstructured", "4x1"];
 
