@@ -239,6 +239,22 @@ async function onDisk<T>(action: string, path: string, call: Promise<T>): Promis
   }
 }
 
+/**
+ * Removes what writers that were killed left in a folder: temporary files, and old files that were about to go. Call
+ * it only where nobody else writes. A folder that is not there holds nothing.
+ */
+export async function removeLeftovers(folder: string): Promise<void> {
+  if (await pathKind(folder) !== "folder") return;
+  for (const { name, isFile } of await onDisk("read", folder, Array.fromAsync(Deno.readDir(folder)))) {
+    if (!isFile || !temporaryPattern.test(name)) continue;
+    const path = join(folder, name);
+    await onDisk("remove", path, localDisk.remove(path));
+  }
+}
+
+/** What {@link temporaryName} makes. */
+const temporaryPattern = /^\..+\.[0-9a-f]{8}\.(tmp|old)$/;
+
 /** Hidden, in the same folder, different for every writer: `.config.json.5f3a….tmp`. */
 function temporaryName(path: string, extension: string): string {
   return join(dirname(path), `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.${extension}`);

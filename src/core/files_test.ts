@@ -9,6 +9,7 @@ import {
   pathKind,
   readJson,
   readText,
+  removeLeftovers,
   writeFileAtomic,
   writeFolderAtomic,
 } from "./files.ts";
@@ -243,5 +244,29 @@ Deno.test("readText and readJson say what is wrong with the content", async () =
     await Deno.writeTextFile(path, '{"a": [1]}');
     assert.deepEqual(await readJson(path), { a: [1] });
     assert.equal(await pathKind(join(path, "below a file")), undefined);
+  });
+});
+
+Deno.test("removeLeftovers removes what killed writers leave in a folder, and nothing else", async () => {
+  await withFolder(async (folder) => {
+    await Deno.mkdir(join(folder, "training"));
+    await writeFileAtomic(join(folder, "config.json"), "{}");
+    // A process that is killed before the rename takes nothing back.
+    const killed: Disk = {
+      ...localDisk,
+      rename: () => Promise.reject(new Error("killed")),
+      remove: () => Promise.resolve(),
+    };
+    const written = Object.keys(await snapshot(folder));
+    for (const name of ["config.json", "model.safetensors"]) {
+      await assert.rejects(writeFileAtomic(join(folder, name), "half", killed));
+    }
+    await Deno.writeTextFile(join(folder, ".config.json.89abcdef.old"), "{}");
+    const mine = ["notes.tmp", ".hidden", ".cache.old"];
+    for (const name of mine) await Deno.writeTextFile(join(folder, name), "");
+    assert.equal(Object.keys(await snapshot(folder)).length, written.length + 3 + mine.length);
+    await removeLeftovers(folder);
+    assert.deepEqual(Object.keys(await snapshot(folder)).sort(), [...written, ...mine].sort());
+    await removeLeftovers(join(folder, "absent"));
   });
 });

@@ -8,7 +8,7 @@
 import { dirname, join } from "node:path";
 import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safetensors.ts";
 import { InputError } from "../core/errors.ts";
-import { ensureFolder, exists, writeFileAtomic } from "../core/files.ts";
+import { ensureFolder, exists, removeLeftovers, writeFileAtomic } from "../core/files.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import type { Evaluation } from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
@@ -108,6 +108,10 @@ export async function loadState(
     throw new InputError(`${path}: mask has ${mask.length} bytes, wanted ${trainer.mask.byteLength}`);
   }
   bytesOf(trainer.mask).set(mask);
+  // A run killed while it wrote left parts of files, and nobody else writes here now.
+  for (const folder of ["", "training", "export", join("export", "onnx")]) {
+    await removeLeftovers(join(out, folder));
+  }
   return progress;
 }
 
