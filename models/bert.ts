@@ -38,12 +38,23 @@ export const bertInputs = {
   seed: "seed",
 } as const;
 
-/**
- * Name of the input with the indices of a weight that runs sparse: u8 [`indexBytes` of its structure]. The parameter
- * itself holds the stored values only, in packed order.
- */
-export function indicesOf(weight: string): string {
-  return `${weight}.indices`;
+/** Names of the inputs that a weight which runs sparse has beside its parameter, which is f32 [stored values]. */
+export interface SparseInputs {
+  /** u8: the indices of its structure. */
+  readonly indices: string;
+  /** u8: those of the structure of its transpose. In mode `train`, where it has one. */
+  readonly transposedIndices: string;
+  /** i32: for each value of the transpose its place among the stored values. Where the former is. */
+  readonly permutation: string;
+}
+
+/** The names for a weight; `trainingStructure` makes what they hold. */
+export function sparseInputs(weight: string): SparseInputs {
+  return {
+    indices: `${weight}.indices`,
+    transposedIndices: `${weight}.transposed_indices`,
+    permutation: `${weight}.permutation`,
+  };
 }
 
 /** How a BERT graph is to be built. */
@@ -56,6 +67,8 @@ export interface BertGraphOptions {
   readonly mode: "train" | "evaluate" | "infer";
   /** Packed structure of the linear layers to run sparse, by weight name; the others run dense. */
   readonly sparse?: ReadonlyMap<string, PackedStructure>;
+  /** In mode `train`, structure of the transpose of those that have one, by weight name. */
+  readonly transposed?: ReadonlyMap<string, PackedStructure>;
 }
 
 /** Results of a BERT graph. */
@@ -82,15 +95,35 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
   const drop = (x: Value, rate: number): Value =>
     training && rate > 0 ? graph.apply(dropout, { rate, stream: streams++ }, [x, seed])[0] : x;
 
+  const sparseLinear = (
+    x: Value,
+    weight: string,
+    structure: PackedStructure,
+    bias: Value,
+    activation: "none" | "gelu",
+  ): Value => {
+    const names = sparseInputs(weight);
+    const types = packedTypes(structure);
+    const operands = [
+      x,
+      graph.parameter(weight, types.values),
+      graph.input(names.indices, types.indices),
+      bias,
+    ];
+    const transposed = training ? options.transposed?.get(weight) : undefined;
+    if (!transposed) return graph.apply(sparseMatmul, { structure, activation }, operands)[0];
+    return graph.apply(sparseMatmul, { structure, activation, transposed }, [
+      ...operands,
+      undefined,
+      graph.input(names.transposedIndices, packedTypes(transposed).indices),
+      graph.input(names.permutation, indices(structure.storedBlocks)),
+    ])[0];
+  };
+
   const linear = (x: Value, name: string, outputs: number, activation: "none" | "gelu" = "none"): Value => {
     const bias = graph.parameter(`${name}.bias`, rows(outputs));
     const structure = options.sparse?.get(`${name}.weight`);
-    if (structure) {
-      const types = packedTypes(structure);
-      const values = graph.parameter(`${name}.weight`, types.values);
-      const indices = graph.input(indicesOf(`${name}.weight`), types.indices);
-      return graph.apply(sparseMatmul, { structure, activation }, [x, values, indices, bias, undefined])[0];
-    }
+    if (structure) return sparseLinear(x, `${name}.weight`, structure, bias, activation);
     const weight = graph.parameter(`${name}.weight`, rows(outputs, x.type.shape[0]));
     return graph.apply(matmul, { transposed: false, activation }, [x, weight, bias, undefined])[0];
   };

@@ -4,7 +4,7 @@
  * A session has one runner that all threads share, or one runner for each thread. Weights are common to all.
  * @module
  */
-import { bertInputs, buildBert, indicesOf } from "../../models/bert.ts";
+import { bertInputs, buildBert, sparseInputs } from "../../models/bert.ts";
 import type { BertConfig } from "../../models/config.ts";
 import { packBatch } from "../data/batches.ts";
 import { byteLength, Graph, type Value } from "../graph/graph.ts";
@@ -187,7 +187,7 @@ function planRun(model: RunnerModel, { columns, sequences, target }: RunSize, me
     const address = addresses.get(name)!;
     bindings.set(value, address);
     // The indices of a sparse weight lie behind its values.
-    const indices = graph.inputs.get(indicesOf(name));
+    const indices = graph.inputs.get(sparseInputs(name).indices);
     if (indices) bindings.set(indices, address + byteLength(value.type));
     checkBytes(name, byteLength(value.type) + (indices ? byteLength(indices.type) : 0), weights);
   }

@@ -38,8 +38,9 @@ export function fuseAddIntoMatmul(nodes: readonly Node[], outputs: Iterable<Valu
         const source = producer.get(product.id);
         if (source && !removed.has(source) && uses.get(product.id) === 1 && acceptsAddend(source)) {
           removed.add(source);
-          const inputs = [...source.inputs];
-          inputs[addendOperands.get(source.operation.name)!] = addend;
+          const operand = addendOperands.get(source.operation.name)!;
+          const length = Math.max(source.inputs.length, operand + 1);
+          const inputs = Array.from({ length }, (_, i) => i === operand ? addend : source.inputs[i]);
           result = { ...source, inputs, outputs: node.outputs };
           break;
         }

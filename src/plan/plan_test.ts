@@ -8,6 +8,10 @@ import type { Target } from "../graph/operation.ts";
 import { add } from "../kernels/add/operation.ts";
 import { gelu } from "../kernels/gelu/operation.ts";
 import { matmul } from "../kernels/matmul/operation.ts";
+import { sparseMatmulInputGradient } from "../kernels/sparse_matmul/gradient.ts";
+import { sparseMatmul } from "../kernels/sparse_matmul/operation.ts";
+import { packSparse } from "../kernels/sparse_matmul/pack.ts";
+import { packedTypes } from "../kernels/sparse_matmul/types.ts";
 import { tanh } from "../kernels/tanh/operation.ts";
 import { fuseAddIntoMatmul } from "./fusion.ts";
 import { describePlan, type Plan, planGraph } from "./plan.ts";
@@ -135,6 +139,30 @@ Deno.test("fuseAddIntoMatmul turns a sum with a product into an addend, and leav
   assert.deepEqual(nodes.map((node) => node.operation.name), ["matmul", "matmul", "add"]);
   assert.equal(nodes[0].inputs[3], r);
   assert.equal(nodes[0].outputs[0], fused);
+});
+
+Deno.test("fuseAddIntoMatmul fuses into sparse products and their gradients, at the operand that each adds", () => {
+  const graph = new Graph();
+  const { structure } = packSparse(new Float32Array(32).fill(1), [4, 8], { pattern: "4x1" });
+  const types = packedTypes(structure);
+  const x = graph.input("x", tiled(8, 16));
+  const y = graph.input("y", tiled(4, 16));
+  const [values, indices] = [graph.parameter("w", types.values), graph.input("indices", types.indices)];
+  const products = (["none", "gelu"] as const).map((activation) =>
+    graph.apply(sparseMatmul, { structure, activation }, [x, values, indices])[0]
+  );
+  products.forEach((product, i) => graph.output(`sum ${i}`, graph.apply(add, {}, [y, product])[0]));
+  const back = graph.apply(sparseMatmulInputGradient, { structure }, [y, values, indices])[0];
+  graph.output("gradient", graph.apply(add, {}, [x, back])[0]);
+  const nodes = fuseAddIntoMatmul(graph.nodes, graph.outputs.values());
+  const found = nodes.map(({ operation, inputs }) => [operation.name, inputs.at(-1)]);
+  assert.deepEqual(found, [
+    ["sparseMatmul", indices],
+    ["sparseMatmul", y],
+    ["add", products[1]],
+    ["sparseMatmulInputGradient", x],
+  ]);
+  assert.deepEqual(nodes.map(({ inputs }) => inputs.length), [3, 5, 2, 4]);
 });
 
 Deno.test("a plan gives every worker a share of the work of each large phase", () => {
