@@ -7,7 +7,6 @@
  * hub lists before it gets its name, so what is in the cache is whole.
  * @module
  */
-import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
 import { errorMessage, InputError } from "../core/errors.ts";
@@ -140,6 +139,8 @@ async function saveChecked(
   content: ReadableStream<Uint8Array>,
   onProgress: DownloadOptions["onProgress"],
 ): Promise<void> {
+  // Imported here, because it takes 15 ms that opening a folder need not wait for.
+  const { createHash } = await import("node:crypto");
   // Large files are listed with the SHA-256 of their content, others with their git blob id.
   const hash = entry.lfs ? createHash("sha256") : createHash("sha1").update(`blob ${entry.size}\0`);
   const wanted = entry.lfs?.oid ?? entry.oid;
