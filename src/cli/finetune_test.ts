@@ -145,6 +145,21 @@ Deno.test({
   },
 });
 
+Deno.test("finetune shows a bar on a terminal", async () => {
+  const { success } = await new Deno.Command("script", { args: ["-qec", "true", "/dev/null"], stdin: "null" })
+    .output().catch(() => ({ success: false }));
+  if (!success) {
+    console.log("skipped: there is no script(1) here to make a terminal");
+    return;
+  }
+  await using folder = await TinyFolder.create();
+  const args = [...run, ...fast, "--epochs", "1", "--out", "out"];
+  const launcher = ["sh", "-c", 'exec script -qec "$*" /dev/null', "sh"];
+  const { code, stdout } = await runTask("finetune", args, { cwd: folder.path, launcher });
+  assert.equal(code, 0, stdout);
+  assert.match(stdout, /[░█]{24} \d\/6 {2}epoch \d\.\d\d {2}loss /);
+});
+
 const commit = "0123456789abcdef0123456789abcdef01234567";
 
 /** Serves a folder as the model `owner/tiny`, in the URL shapes of the hub, to callers with the token. */

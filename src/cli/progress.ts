@@ -2,6 +2,7 @@
  * The progress of a run: a bar on a terminal, a line now and then elsewhere.
  * @module
  */
+import process from "node:process";
 import { Presets, SingleBar } from "cli-progress";
 import type { DataProgress, StepProgress } from "../finetune/mod.ts";
 
@@ -50,9 +51,11 @@ export class ProgressDisplay {
       this.#bar = new SingleBar({
         format: "{bar} {value}/{total}  {text}",
         barsize: 24,
-        hideCursor: true,
+        // A run may be ended at any moment, and by default the library would keep SIGTERM from ending it.
+        gracefulExit: false,
         clearOnComplete: true,
-        stream: Deno.stderr as unknown as NodeJS.WritableStream,
+        // Not Deno's own stream: the library asks a stream whether it is a terminal.
+        stream: process.stderr,
       }, Presets.shades_classic);
       this.#bar.start(total, value, { text });
     }

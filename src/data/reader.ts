@@ -1,5 +1,5 @@
 /**
- * Reading and tokenising the texts of a run. For 67,349 texts that is 2.5 s of work, so whoever must stay awake meanwhile
+ * Reading and tokenising the texts of a run. For 67,349 texts that is 2 s of work, so whoever must stay awake meanwhile
  * has it done on another thread: `DataReader` is what both sides agree on, `TextReader` does it.
  *
  *     const { labels } = await reader.read({ files: { train: "train.tsv.gz" } });
