@@ -28,6 +28,7 @@ import { batchLimitOf, checkSettings, type FinetuneSettings } from "./options.ts
 import { pruningScheduleOf, refreshMasks } from "./prune.ts";
 import { linear, warmupStepsOf } from "./schedule.ts";
 import {
+  clearLeftovers,
   type EvaluationRecord,
   holdsState,
   loadBest,
@@ -223,6 +224,7 @@ async function startRun(
     // A folder that cannot be written or a disk too small is found now and not after an epoch.
     await save();
   }
+  await clearLeftovers(settings.out);
   for (const note of notes) context.listener?.message?.(note);
   const pruning = pruningScheduleOf(settings, totalSteps);
   return { settings, context, job, plan, trainer, pruning, progress, save };

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { finetune, InputError, Interrupted } from "../../mod.ts";
 import { runTask, startTask } from "../cli/start_task.ts";
+import { errorMessage } from "../core/errors.ts";
 import { exists } from "../core/files.ts";
+import { randomKey, RandomStream } from "../core/random.ts";
 import type { FinetuneSettings } from "./options.ts";
 import { TinyFolder } from "./tiny_run.ts";
 
@@ -72,43 +74,85 @@ function flagsOf(folder: TinyFolder): string[] {
   return [...files, "--max-length", "24", "--batch-size", "16", "--learning-rate", "1e-2", "--threads", "2"];
 }
 
-Deno.test("finetune killed at random moments resumes to the same bytes as a run left alone", async () => {
-  await using folder = await TinyFolder.create();
-  const epochs = 40;
-  const begin = performance.now();
-  const { out } = await finetune(folder.settings({ out: folder.at("undisturbed"), epochs }));
-  const durationMs = performance.now() - begin;
-  const expected = resultOf(folder, out);
+/** The seed of a test that tries random moments; LACUNA_TEST_SEED repeats a failure as far as timing allows. */
+function printedSeed(): number {
+  const seed = Number(Deno.env.get("LACUNA_TEST_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+  console.log(`seed ${seed}`);
+  return seed;
+}
 
-  const run = [...flagsOf(folder), "--epochs", String(epochs), "--save-steps", "3", "--out", "killed"];
-  let kills = 0;
-  for (let sitting = 0; sitting < 4; sitting++) {
-    const child = startTask("finetune", sitting > 0 ? [...run, "--resume"] : run, { cwd: folder.path });
-    // Steps and saves are going on once progress is printed; the moment after it is left to chance.
-    const stderr = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    for (let chunk = await stderr.read(); !chunk.done; chunk = await stderr.read()) {
-      text += chunk.value;
-      if (/^step /m.test(text)) break;
-    }
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * durationMs / 5));
-    try {
-      child.kill("SIGKILL");
-    } catch {
-      // It was faster than the kill.
-    }
-    const { signal, code } = await child.status;
-    await Promise.all([stderr.cancel(), child.stdout.cancel()]);
-    if (signal === "SIGKILL") kills++;
-    else assert.equal(code, 0, text);
+/** Names of the parts of files in a folder of the training state; empty before there is a folder. */
+function unfinishedFiles(folder: string): string[] {
+  try {
+    return Array.from(Deno.readDirSync(folder), ({ name }) => name).filter((name) => name.endsWith(".tmp"));
+  } catch {
+    return [];
   }
-  assert.ok(kills >= 2, `only ${kills} of 4 kills came in time`);
-  const { code, errors } = await runTask("finetune", [...run, "--resume"], { cwd: folder.path });
+}
+
+/** When a kill falls: after a time, or with the first save that begins after it. */
+interface Moment {
+  readonly afterMs: number;
+  readonly inSave: boolean;
+}
+
+/** Starts the command and kills it at a moment. It may end before. */
+async function killAt(
+  { afterMs, inSave }: Moment,
+  args: readonly string[],
+  folder: TinyFolder,
+): Promise<"ended" | "killed" | "killed in a save"> {
+  const training = folder.at("killed", "training");
+  const child = startTask("finetune", args, { cwd: folder.path });
+  const output = Promise.all([new Response(child.stderr).text(), child.stdout.cancel()]);
+  let isRunning = true;
+  const ended = child.status.finally(() => isRunning = false);
+  const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+  await Promise.race([pause(afterMs), ended]);
+  // What earlier kills left does not count.
+  const before = new Set(unfinishedFiles(training));
+  const isSaving = () => unfinishedFiles(training).some((name) => !before.has(name));
+  while (inSave && isRunning && !isSaving()) await pause(0);
+  if (isRunning) child.kill("SIGKILL");
+  const { signal, code } = await ended;
+  const [text] = await output;
+  if (signal === "SIGKILL") return isSaving() ? "killed in a save" : "killed";
+  assert.equal(code, 0, text);
+  return "ended";
+}
+
+Deno.test("finetune killed twenty times, also while it saves, ends with the bytes of a run left alone", async () => {
+  await using folder = await TinyFolder.create();
+  const random = new RandomStream(randomKey(printedSeed(), "kills"));
+  const epochs = 20;
+  const { out } = await finetune(folder.settings({ out: folder.at("undisturbed"), epochs }));
+  const expected = resultOf(folder, out);
+  const run = [...flagsOf(folder), "--epochs", `${epochs}`, "--save-steps", "1", "--out", "killed"];
+  const training = folder.at("killed", "training");
+  const begin = performance.now();
+  const whole = await runTask("finetune", [...run.slice(0, -1), "whole"], { cwd: folder.path });
+  assert.equal(whole.code, 0, whole.errors.join("\n"));
+  const durationMs = performance.now() - begin;
+
+  const resume = async () => await exists(join(training, "state.safetensors")) ? ["--resume"] : [];
+  let [kills, cutSaves] = [0, 0];
+  while (kills < 20) {
+    // Within half of a run's time, so that it takes several sittings to get through, of which some are cut short while
+    // they start, and some while they write the model.
+    const moment = { afterMs: durationMs * random.uniform() / 2, inSave: random.below(2) === 0 };
+    const end = await killAt(moment, [...run, ...await resume()], folder);
+    if (end === "ended") {
+      // Through in spite of all: one proof more, and the next run begins anew.
+      assert.deepEqual(resultOf(folder, folder.at("killed")), expected);
+      await Deno.remove(folder.at("killed"), { recursive: true });
+    } else kills++;
+    if (end === "killed in a save") cutSaves++;
+  }
+  assert.ok(cutSaves > 0, "no kill fell into a save");
+  const { code, errors } = await runTask("finetune", [...run, ...await resume()], { cwd: folder.path });
   assert.equal(code, 0, errors.join("\n"));
-  assert.deepEqual(
-    resultOf(folder, folder.at("killed")).filter(([name]) => !/(^|\/)\..*\.tmp$/.test(name)),
-    expected,
-  );
+  assert.deepEqual(resultOf(folder, folder.at("killed")), expected);
+  assert.deepEqual(unfinishedFiles(training), []);
 });
 
 Deno.test({
@@ -118,11 +162,9 @@ Deno.test({
     const expected = await undisturbed(folder);
     const disk = folder.at("disk");
     await Deno.mkdir(disk);
-    const { success, stderr } = await new Deno.Command("mount", {
-      args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk],
-    }).output().catch((error) => ({ success: false, stderr: new TextEncoder().encode(String(error)) }));
-    if (!success) {
-      console.log(`skipped: no small disk can be made here: ${new TextDecoder().decode(stderr).trim()}`);
+    const refusal = await system("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk);
+    if (refusal !== undefined) {
+      console.log(`skipped: no small disk can be made here: ${refusal}`);
       return;
     }
     try {
@@ -150,10 +192,69 @@ Deno.test({
       await finetune({ ...settings, resume: true });
       assert.deepEqual(resultOf(folder, settings.out), expected);
     } finally {
-      await new Deno.Command("umount", { args: [disk] }).output();
+      await system("umount", disk);
     }
   },
 });
+
+Deno.test({
+  name: "finetune in a folder that may not be written says so, and goes on when it may be again",
+  ignore: Deno.build.os === "windows", // Folders there have no such permission.
+  async fn() {
+    await using folder = await TinyFolder.create();
+    const expected = await undisturbed(folder);
+    const disk = folder.at("disk");
+    await Deno.mkdir(disk);
+    // Root may write where permissions forbid it, but not on a disk that is read-only.
+    const isRoot = Deno.uid() === 0;
+    const refusal = isRoot ? await system("mount", "-t", "tmpfs", "tmpfs", disk) : undefined;
+    if (refusal !== undefined) {
+      console.log(`skipped: root may write anywhere, and no disk can be mounted here: ${refusal}`);
+      return;
+    }
+    const settings = folder.settings({ out: join(disk, "out"), saveSteps: 1 });
+    const allowWrites = async (allowed: boolean) => {
+      const failure = isRoot
+        ? await system("mount", "-o", `remount,${allowed ? "rw" : "ro"}`, disk)
+        : await system("chmod", "-R", allowed ? "u+w" : "u-w", disk);
+      assert.equal(failure, undefined);
+    };
+    try {
+      await interruptAt(settings, 3);
+      const before = folder.snapshot(disk);
+      await allowWrites(false);
+      const refused = (action: string) => (error: unknown) => {
+        assert.ok(error instanceof InputError, `${error}`);
+        const reason = "the file system is read-only|permission denied";
+        assert.match(error.message, new RegExp(`^Cannot ${action} [^\\n]*: (${reason})$`));
+        return true;
+      };
+      let steps = 0;
+      const listener = { step: () => steps++ };
+      await assert.rejects(finetune({ ...settings, resume: true }, { listener }), refused("write"));
+      assert.equal(steps, 1, "the first save ends it");
+      await assert.rejects(finetune({ ...settings, out: join(disk, "new") }, { listener }), refused("make"));
+      assert.equal(steps, 1, "a new run does not begin");
+      assert.deepEqual(folder.snapshot(disk), before);
+      await allowWrites(true);
+      await finetune({ ...settings, resume: true });
+      assert.deepEqual(resultOf(folder, settings.out), expected);
+    } finally {
+      if (isRoot) await system("umount", disk);
+      else await allowWrites(true);
+    }
+  },
+});
+
+/** Runs a program of the system. Gives its complaint, or undefined when it had none. */
+async function system(program: string, ...args: readonly string[]): Promise<string | undefined> {
+  try {
+    const { success, stderr } = await new Deno.Command(program, { args: [...args] }).output();
+    return success ? undefined : new TextDecoder().decode(stderr).trim();
+  } catch (error) {
+    return errorMessage(error);
+  }
+}
 
 /** Fills the disk of `path` but for `roomBytes`. */
 async function fillDisk(path: string, roomBytes: number): Promise<void> {

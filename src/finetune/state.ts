@@ -108,11 +108,14 @@ export async function loadState(
     throw new InputError(`${path}: mask has ${mask.length} bytes, wanted ${trainer.mask.byteLength}`);
   }
   bytesOf(trainer.mask).set(mask);
-  // A run killed while it wrote left parts of files, and nobody else writes here now.
+  return progress;
+}
+
+/** Removes the parts of files that a run left which was killed while it wrote. Call it when a run has begun in `out`. */
+export async function clearLeftovers(out: string): Promise<void> {
   for (const folder of ["", "training", "export", join("export", "onnx")]) {
     await removeLeftovers(join(out, folder));
   }
-  return progress;
 }
 
 /** Keeps the present weights as the best so far. */
