@@ -250,7 +250,7 @@ Deno.test({
 async function system(program: string, ...args: readonly string[]): Promise<string | undefined> {
   try {
     const { success, stderr } = await new Deno.Command(program, { args: [...args] }).output();
-    return success ? undefined : new TextDecoder().decode(stderr).trim();
+    return success ? undefined : errorMessage(new TextDecoder().decode(stderr));
   } catch (error) {
     return errorMessage(error);
   }
