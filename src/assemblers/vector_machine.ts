@@ -26,6 +26,9 @@ export interface Integer {
   readonly index: number;
 }
 
+/** The operands of `storeColumns`. */
+export type FourVectors = readonly [Vector, Vector, Vector, Vector];
+
 /** Signed comparisons between integers. */
 export type Relation = "equal" | "notEqual" | "less" | "lessOrEqual" | "greater" | "greaterOrEqual";
 
@@ -95,10 +98,20 @@ export interface VectorMachine {
   load(d: Vector, base: Integer, offset: number): void;
   /** Stores `lanes` elements at base + offset. */
   store(base: Integer, offset: number, a: Vector): void;
+  /**
+   * Says that the cache line at base + offset will be used soon. Changes nothing else; the address may be anywhere.
+   * For what the hardware does not foresee: rows a page or more apart. No-op in WebAssembly, which has none.
+   */
+  prefetch(base: Integer, offset: number): void;
   /** Loads the first `count` elements (0 ≤ count ≤ lanes), zero in the others; touches no byte beyond them. */
   loadFirst(d: Vector, base: Integer, offset: number, count: Integer): void;
   /** Stores the first `count` elements (0 ≤ count ≤ lanes); touches no byte beyond them. */
   storeFirst(base: Integer, offset: number, a: Vector, count: Integer): void;
+  /**
+   * Stores four vectors as columns: lane i of rows[j] goes to base + offset + i · stride + 4 · j. The registers of
+   * `rows` are different ones, and undefined afterwards. Transposes a matrix in strips of four.
+   */
+  storeColumns(base: Integer, offset: number, stride: number, rows: FourVectors): void;
   /** Every lane = the 32-bit element at base + offset. */
   broadcast(d: Vector, base: Integer, offset: number): void;
   /** Every lane = the low 32 bits of an integer register. */

@@ -8,7 +8,7 @@
  * @module
  */
 import type { ArgumentKind, ArgumentReader, ArgumentSpec, Kernel } from "../kernels/kernel.ts";
-import type { Integer, Relation, Vector, VectorMachine } from "./vector_machine.ts";
+import type { FourVectors, Integer, Relation, Vector, VectorMachine } from "./vector_machine.ts";
 import {
   ByteWriter,
   encodeModule,
@@ -223,10 +223,14 @@ class WasmEmitter implements VectorMachine {
   }
 
   #memoryOperand(offset: number, alignmentLog2: number): void {
+    this.#checkOffset(offset);
+    this.#code.unsigned(alignmentLog2).unsigned(offset);
+  }
+
+  #checkOffset(offset: number): void {
     if (!Number.isInteger(offset) || offset < 0 || offset >= 2 ** 31) {
       this.#fail(`memory offset ${offset}, wanted an integer from 0 to 2^31 - 1`);
     }
-    this.#code.unsigned(alignmentLog2).unsigned(offset);
   }
 
   #simd(instruction: number): void {
@@ -263,6 +267,11 @@ class WasmEmitter implements VectorMachine {
   /** Pushes `a` with its 32-bit lanes permuted. */
   #permuted(a: Vector, lanes: readonly number[]): void {
     this.#get(a, a);
+    this.#shuffle(lanes);
+  }
+
+  /** Pops two vectors, pushes four of their eight lanes. */
+  #shuffle(lanes: readonly number[]): void {
     this.#simd(simd.shuffle);
     for (const lane of lanes) this.#code.byte(4 * lane, 4 * lane + 1, 4 * lane + 2, 4 * lane + 3);
   }
@@ -397,6 +406,38 @@ class WasmEmitter implements VectorMachine {
   store(base: Integer, offset: number, a: Vector): void {
     this.#get(base, a);
     this.#simdMemory(simd.store, offset);
+  }
+
+  storeColumns(base: Integer, offset: number, stride: number, rows: FourVectors): void {
+    const [a, b, c, d] = rows;
+    const [t, u] = [this.vector(), this.vector()];
+    const interleave = (to: Vector, left: Vector, right: Vector, lanes: readonly number[]) => {
+      this.#get(left, right);
+      this.#shuffle(lanes);
+      this.#set(to);
+    };
+    const [low, high, lowHalves, highHalves] = [[0, 4, 1, 5], [2, 6, 3, 7], [0, 1, 4, 5], [2, 3, 6, 7]];
+    interleave(t, a, b, low);
+    interleave(u, c, d, low);
+    interleave(a, a, b, high);
+    interleave(c, c, d, high);
+    for (
+      const [lane, left, right, halves] of [
+        [0, t, u, lowHalves],
+        [1, t, u, highHalves],
+        [2, a, c, lowHalves],
+        [3, a, c, highHalves],
+      ] as const
+    ) {
+      interleave(b, left, right, halves);
+      this.store(base, offset + lane * stride, b);
+    }
+    this.free(t, u);
+  }
+
+  prefetch(base: Integer, offset: number): void {
+    this.#checkLive(base);
+    this.#checkOffset(offset);
   }
 
   loadFirst(d: Vector, base: Integer, offset: number, count: Integer): void {

@@ -5,7 +5,7 @@
 import type { Kernel } from "../kernels/kernel.ts";
 import type { Integer, Vector } from "./vector_machine.ts";
 import type { X64ConstantPool } from "./x64_constants.ts";
-import { type VectorRegister, xmm, ymm } from "./x64_operands.ts";
+import { type Memory, type VectorRegister, xmm, ymm } from "./x64_operands.ts";
 import { X64VectorEmitter } from "./x64_vectors.ts";
 
 /** "a < b", false where one is NaN, quiet. */
@@ -52,6 +52,10 @@ export class Avx2Emitter extends X64VectorEmitter {
       this.#selectFirst(selector, count);
       this.body.vmaskmovpsStore(memory, selector, from);
     });
+  }
+
+  protected storeGroup(memory: Memory, a: VectorRegister, group: number): void {
+    this.body.storeGroup("vextractf128", memory, a, group);
   }
 
   broadcastInteger(d: Vector, a: Integer): void {

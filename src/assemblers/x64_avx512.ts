@@ -5,7 +5,7 @@
 import type { Kernel } from "../kernels/kernel.ts";
 import type { Integer, Vector } from "./vector_machine.ts";
 import type { X64ConstantPool } from "./x64_constants.ts";
-import { gpr, mask, type VectorRegister, zmm } from "./x64_operands.ts";
+import { gpr, mask, type Memory, type VectorRegister, zmm } from "./x64_operands.ts";
 import { X64VectorEmitter } from "./x64_vectors.ts";
 
 /** "a < b", false where one is NaN, quiet. */
@@ -48,6 +48,10 @@ export class Avx512Emitter extends X64VectorEmitter {
   storeFirst(base: Integer, offset: number, a: Vector, count: Integer): void {
     this.#maskFirst(count);
     this.body.store("vmovups", this.memory(base, offset), this.readVector(a), { mask: someLanes });
+  }
+
+  protected storeGroup(memory: Memory, a: VectorRegister, group: number): void {
+    this.body.storeGroup("vextractf32x4", memory, a, group);
   }
 
   broadcastInteger(d: Vector, a: Integer): void {

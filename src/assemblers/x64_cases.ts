@@ -8,6 +8,7 @@
 import type { RandomStream } from "../core/random.ts";
 import { arithmetic, conditions, type Label, type X64Encoder } from "./x64_encoder.ts";
 import {
+  groupStores,
   loads,
   shifts,
   stores,
@@ -173,6 +174,13 @@ const vectorForms: readonly Form[] = [
       emit: (e) => e.store(name, memory, a, masking),
     };
   }),
+  ...forms(groupStores, (name, _, bits) => (o) => {
+    const [a, memory, group] = [o.vector(bits), o.memory(16), o.random.below(bits / 128)];
+    return {
+      text: `${name} ${text(memory)}, ${text(a)}, ${group}`,
+      emit: (e) => e.storeGroup(name, memory, a, group),
+    };
+  }),
   ...forms(twoOperandImmediate, (name, instruction, bits) => (o) => {
     const [d, a, immediate] = [o.vector(bits), lastOperand(o, instruction, bits), o.random.below(256)];
     return {
@@ -279,6 +287,10 @@ const generalForms: readonly Form[] = [
   (o) => {
     const [a, memory] = [o.gpr(), o.memory(1)];
     return { text: `mov ${text(memory)}, ${name32(a)}`, emit: (e) => e.store32(memory, a) };
+  },
+  (o) => {
+    const memory = o.memory(1);
+    return { text: `prefetcht0 ${text(memory)}`, emit: (e) => e.prefetcht0(memory) };
   },
   (o) => {
     const [d, memory] = [o.gpr(), o.memory(1)];

@@ -357,6 +357,10 @@ export abstract class X64Emitter {
     this.body.store32(this.memory(base, offset), this.read(a));
   }
 
+  prefetch(base: Integer, offset: number): void {
+    this.body.prefetcht0(this.memory(base, offset));
+  }
+
   // Control ---------------------------------------------------------------------------------------------
 
   #compare(a: Integer, b: Integer | number): void {

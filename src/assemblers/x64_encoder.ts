@@ -7,6 +7,7 @@
  * @module
  */
 import {
+  groupStores,
   loads,
   others,
   shifts,
@@ -207,6 +208,11 @@ export class X64Encoder {
     this.#general(false, [0x89], a.number, memory);
   }
 
+  /** Brings the cache line at memory into all levels of the cache. */
+  prefetcht0(memory: AnyMemory): void {
+    this.#general(false, [0x0f, 0x18], 1, memory);
+  }
+
   /** d = address of memory */
   lea(d: Gpr, memory: AnyMemory): void {
     this.#general(true, [0x8d], d.number, memory);
@@ -330,6 +336,11 @@ export class X64Encoder {
   store(name: keyof typeof stores, memory: AnyMemory, a: VectorRegister, masking?: Masking): void {
     if (masking?.zeroing) this.#fail(name, "memory cannot be masked with zeroing");
     this.#registers(name, stores[name], a, undefined, memory, { masking });
+  }
+
+  /** memory = group number `group` of a */
+  storeGroup(name: keyof typeof groupStores, memory: AnyMemory, a: VectorRegister, group: number): void {
+    this.#registers(name, groupStores[name], a, undefined, memory, { immediate: group });
   }
 
   /** d = instruction(a, immediate) */

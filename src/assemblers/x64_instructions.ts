@@ -58,6 +58,10 @@ export const threeOperand = {
   vfmadd231ps: instruction(["66", "0F38", 0xb8], both),
   /** d −= a · b */
   vfnmadd231ps: instruction(["66", "0F38", 0xbc], both),
+  /** In each group of four lanes: a0 b0 a1 b1. */
+  vunpcklps: instruction(["", "0F", 0x14], both),
+  /** In each group of four lanes: a2 b2 a3 b3. */
+  vunpckhps: instruction(["", "0F", 0x15], both),
   vpaddd: instruction(["66", "0F", 0xfe], both),
   vpsubd: instruction(["66", "0F", 0xfa], both),
   vpmulld: instruction(["66", "0F38", 0x40], both),
@@ -104,8 +108,16 @@ export const twoOperandImmediate = {
 /** d = instruction(a, b, immediate byte); b may be memory. */
 export const threeOperandImmediate = {
   vperm2f128: instruction(["66", "0F3A", 0x06], avx),
+  /** In each group of four lanes: two lanes of a, then two of b. */
+  vshufps: instruction(["", "0F", 0xc6], both),
   vshuff32x4: instruction(["66", "0F3A", 0x23], avx512),
   vcmpps: instruction(["", "0F", 0xc2], avx),
+} as const satisfies Record<string, VectorInstruction>;
+
+/** memory = the group of four lanes of a with the number in the immediate byte */
+export const groupStores = {
+  vextractf128: instruction(["66", "0F3A", 0x19], avx, { memoryBytes: 16 }),
+  vextractf32x4: instruction(["66", "0F3A", 0x19], avx512, { memoryBytes: 16 }),
 } as const satisfies Record<string, VectorInstruction>;
 
 /** d = a shifted by a number of bits */

@@ -2,10 +2,10 @@
  * The vector half of the x86-64 vector machines, as far as AVX2 and AVX-512 have the same instructions.
  * @module
  */
-import type { Integer, Vector, VectorMachine } from "./vector_machine.ts";
+import type { FourVectors, Integer, Vector, VectorMachine } from "./vector_machine.ts";
 import { X64Emitter } from "./x64_emitter.ts";
 import type { threeOperand } from "./x64_instructions.ts";
-import { type VectorRegister, xmm } from "./x64_operands.ts";
+import { type Memory, type VectorRegister, xmm } from "./x64_operands.ts";
 
 /** Emits one kernel but for the instructions left abstract. */
 export abstract class X64VectorEmitter extends X64Emitter implements VectorMachine {
@@ -26,6 +26,35 @@ export abstract class X64VectorEmitter extends X64Emitter implements VectorMachi
 
   abstract loadFirst(d: Vector, base: Integer, offset: number, count: Integer): void;
   abstract storeFirst(base: Integer, offset: number, a: Vector, count: Integer): void;
+
+  /** Stores one of the groups of four lanes of a register. */
+  protected abstract storeGroup(memory: Memory, a: VectorRegister, group: number): void;
+
+  storeColumns(base: Integer, offset: number, stride: number, rows: FourVectors): void {
+    const [a, b, c, d] = rows.map((row) => this.readVector(row));
+    const places = Array.from({ length: this.lanes }, (_, lane) => this.memory(base, offset + lane * stride));
+    const { body } = this;
+    this.withTemporaries(2, rows, (t, u) => {
+      body.three("vunpcklps", t, a, b);
+      body.three("vunpcklps", u, c, d);
+      body.three("vunpckhps", a, a, b);
+      body.three("vunpckhps", c, c, d);
+      // Lanes 0 and 1 of the groups are halves of t and u, lanes 2 and 3 of a and c.
+      for (
+        const [remainder, low, high, half] of [[0, t, u, 0x44], [1, t, u, 0xee], [2, a, c, 0x44], [
+          3,
+          a,
+          c,
+          0xee,
+        ]] as const
+      ) {
+        body.threeImmediate("vshufps", b, low, high, half);
+        for (let group = 0; 4 * group < this.lanes; group++) {
+          this.storeGroup(places[4 * group + remainder], b, group);
+        }
+      }
+    });
+  }
 
   broadcast(d: Vector, base: Integer, offset: number): void {
     const memory = this.memory(base, offset);

@@ -561,6 +561,42 @@ testOnMachines("loadI32 reads signed words, loadU16 unsigned half-words", (machi
   assert.equal(words[resultAddress / 4 + 2], 65533);
 });
 
+testOnMachines("storeColumns stores the transpose of four vectors, and nothing beside it", (machine) => {
+  const { lanes } = machine;
+  const [offset, stride] = [8, 20];
+  const run = prepare(machine, { source: "pointer", target: "pointer" }, (m, args) => {
+    const source = args.pointer("source");
+    const target = args.pointer("target");
+    const rows = [m.vector(), m.vector(), m.vector(), m.vector()] as const;
+    rows.forEach((row, j) => m.load(row, source, j * lanes * 4));
+    m.storeColumns(target, offset, stride, rows);
+    m.free(source, target, ...rows);
+  });
+  const count = lanes * stride / 4 + offset / 4 + 8;
+  for (let i = 0; i < 4 * lanes; i++) words[operandAddress / 4 + i] = 1000 + i;
+  words.fill(-1, resultAddress / 4, resultAddress / 4 + count);
+  run({ source: operandAddress, target: resultAddress });
+  const expected = new Int32Array(count).fill(-1);
+  for (let lane = 0; lane < lanes; lane++) {
+    for (let j = 0; j < 4; j++) expected[(offset + lane * stride) / 4 + j] = 1000 + j * lanes + lane;
+  }
+  assert.deepEqual(words.slice(resultAddress / 4, resultAddress / 4 + count), expected);
+});
+
+testOnMachines("prefetch changes nothing, wherever it points", (machine) => {
+  const run = prepare(machine, { target: "pointer" }, (m, args) => {
+    const target = args.pointer("target");
+    const anywhere = m.integer();
+    m.prefetch(target, 0);
+    m.setInteger(anywhere, -4096);
+    m.prefetch(anywhere, 2 ** 31 - 1);
+    m.free(target, anywhere);
+  });
+  words[resultAddress / 4] = 77;
+  run({ target: resultAddress });
+  assert.equal(words[resultAddress / 4], 77);
+});
+
 testOnMachines("forRange runs while index < to, with registers and constants", (machine) => {
   // d = Σ (index + 1000) over the trips: both the number of trips and the indices show.
   const body = (m: VectorMachine, d: Integer, index: Integer) => () => {

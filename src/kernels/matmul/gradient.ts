@@ -10,7 +10,6 @@ import {
   weightGradientConstants,
   weightGradientKernel,
   weightGradientScratchBytes,
-  weightGradientTiles,
 } from "./gradient_kernel.ts";
 import { matmulWeightGradientReference } from "./reference.ts";
 import { splitGrid } from "./shares.ts";
@@ -43,7 +42,6 @@ export const matmulWeightGradient: Operation<Record<never, never>> = {
     const tiles = gradY!.type.shape[1] / tile;
     const constants = constantsFor(result.type.shape, target);
     const kernel = weightGradientKernel(constants);
-    const tilesPerCall = weightGradientTiles(tile);
     const shares = splitGrid({
       rows: features,
       rowGrain: constants.block.rows,
@@ -52,21 +50,20 @@ export const matmulWeightGradient: Operation<Record<never, never>> = {
       workers,
     });
     const calls = shares.map((share, worker) => {
-      const { begin: row, end: rowEnd } = share.rows;
       const { begin: feature, end: featureEnd } = share.columns;
       const list: KernelCall[] = [];
-      if (row === rowEnd || feature === featureEnd) return list;
-      for (let first = 0; first < tiles; first += tilesPerCall) {
+      if (feature === featureEnd) return list;
+      for (let row = share.rows.begin; row < share.rows.end; row += constants.panelRows) {
+        const count = Math.min(constants.panelRows, share.rows.end - row);
         list.push(callKernel(kernel, {
-          gradY: gradY!.address + (first * features + row) * tile * 4,
-          x: x!.address + (first * depth + feature) * tile * 4,
+          gradY: gradY!.address + row * tile * 4,
+          x: x!.address + feature * tile * 4,
           gradWeight: result.address + (row * depth + feature) * 4,
           scratch: scratch(worker),
-          blocks: Math.floor((rowEnd - row) / constants.block.rows),
-          singles: (rowEnd - row) % constants.block.rows,
+          blocks: Math.floor(count / constants.block.rows),
+          singles: count % constants.block.rows,
           features: featureEnd - feature,
-          tiles: Math.min(tilesPerCall, tiles - first),
-          resume: first === 0 ? 0 : 1,
+          tiles,
         }));
       }
       return list;

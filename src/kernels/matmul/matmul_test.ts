@@ -92,6 +92,13 @@ Deno.test("matmul agrees with its reference for every epilogue, in one panel of 
   await conform(t, matmul, cases);
 });
 
+Deno.test("matmul agrees with its reference when the rows take several panels", async (t) => {
+  const cases = [false, true].map((transposed) =>
+    matmulCase({ features: 1031, depth: 9, transposed, bias: true, addend: true, activation: "none" }, 13)
+  );
+  await conform(t, matmul, cases);
+});
+
 Deno.test("matmul keeps NaN and infinity in their own row or column", async (t) => {
   const shape: MatmulCase = {
     features: 9,
@@ -133,6 +140,19 @@ Deno.test("matmulWeightGradient agrees with its reference at awkward sizes", asy
     }))
   );
   await conform(t, matmulWeightGradient, cases);
+});
+
+Deno.test("matmulWeightGradient agrees with its reference when rows, features and columns take several panels", async (t) => {
+  await conform(t, matmulWeightGradient, [{
+    name: "791×67",
+    seed: 17,
+    tolerance: sumTolerance(300),
+    build({ tile, random }) {
+      const columns = padColumns(260, tile);
+      const inputTypes = [tiled(791, columns), tiled(67, columns)];
+      return { attributes: {}, inputTypes, inputs: inputTypes.map((type) => normals(random, type)) };
+    },
+  }]);
 });
 
 Deno.test("matmulWeightGradient adds up many panels of columns, and keeps NaN in its row and column", async (t) => {
