@@ -10,6 +10,9 @@ The model and its initial weights are those of bert.py. Every step has a batch o
 generator on both sides (src/finetune/golden/mod.ts holds the TypeScript side), so no data are stored: a checksum tells
 whether both drew the same. The class of a sequence is a function of its first token, which the model learns.
 
+A second run is pruned: from a step on, a random mask holds most weights of the encoder's matrices at zero, with moments
+of zero and no gradient. It is not clipped, as it is a matter of taste whether gradients of masked weights count in a norm.
+
 Everything is computed in float64 (the right answer) and in float32: how far PyTorch's own float32 run drifts from
 float64 over 300 steps is the yardstick for ours.
 """
@@ -17,6 +20,7 @@ float64 over 300 steps is the yardstick for ours.
 import base64
 import json
 import pathlib
+import re
 
 import numpy
 import torch
@@ -37,6 +41,8 @@ TRAINING = {
     "sequences": 8,
     "maximumLength": 20,
 }
+MASK = {"fromStep": 100, "sparsity": 0.8}
+PRUNABLE = re.compile(r"encoder\.layer\.\d+\.(attention\.self\.\w+|.*dense)\.weight$")
 
 
 def batch_of(step):
@@ -69,6 +75,14 @@ def pad(sequences):
     return {"input_ids": input_ids, "token_type_ids": types, "attention_mask": mask, "labels": labels}
 
 
+def mask_of(name, parameter):
+    """1 where a weight is kept."""
+    key = random_key(0, "golden mask", name)
+    threshold = MASK["sparsity"] * 2**32
+    kept = [float(random_bits(key, i) >= threshold) for i in range(parameter.numel())]
+    return torch.tensor(kept, dtype=parameter.dtype).reshape(parameter.shape)
+
+
 def checksum(batches):
     """Folds all ids, types and classes into one word."""
     word = 0
@@ -83,7 +97,7 @@ def encode(values):
     return base64.b64encode(numpy.array(values, dtype="<f8").tobytes()).decode()
 
 
-def train(dtype, batches):
+def train(dtype, batches, is_masked):
     """Loss before each update, and the norm of its gradient before clipping."""
     model = make_model(dtype)
     exempt = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
@@ -97,25 +111,39 @@ def train(dtype, batches):
     )
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, TRAINING["warmupSteps"], TRAINING["steps"])
     losses, norms = [], []
-    for batch in batches:
+    masks = {}
+    for step, batch in enumerate(batches):
+        if is_masked and step == MASK["fromStep"]:
+            for name, parameter in model.named_parameters():
+                if not PRUNABLE.search(name):
+                    continue
+                masks[parameter] = mask_of(name, parameter)
+                state = optimizer.state[parameter]
+                for values in (parameter.data, state["exp_avg"], state["exp_avg_sq"]):
+                    values.mul_(masks[parameter])
         optimizer.zero_grad()
         loss = model(**pad(batch)).loss
         loss.backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), TRAINING["maxGradientNorm"]).item())
+        for parameter, mask in masks.items():
+            parameter.grad.mul_(mask)
+        maximum = float("inf") if is_masked else TRAINING["maxGradientNorm"]
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), maximum).item())
         losses.append(loss.item())
         optimizer.step()
         schedule.step()
+    assert all((parameter[mask == 0] == 0).all() for parameter, mask in masks.items())
     return losses, norms
 
 
 def main():
     torch.set_num_threads(1)
     batches = [batch_of(step) for step in range(TRAINING["steps"])]
-    runs = {}
-    for name, dtype in [("float64", torch.float64), ("float32", torch.float32)]:
-        losses, norms = train(dtype, batches)
-        runs[name] = {"losses": encode(losses), "gradientNorms": encode(norms)}
-        print(name, "loss", losses[0], "to", numpy.mean(losses[-20:]), "norm", min(norms), "to", max(norms))
+    runs = {"dense": {}, "masked": {}}
+    for kind, run in runs.items():
+        for name, dtype in [("float64", torch.float64), ("float32", torch.float32)]:
+            losses, norms = train(dtype, batches, kind == "masked")
+            run[name] = {"losses": encode(losses), "gradientNorms": encode(norms)}
+            print(kind, name, "loss", losses[0], "to", numpy.mean(losses[-20:]), "norm", min(norms), "to", max(norms))
     golden = {
         "versions": {
             "torch": torch.__version__,
@@ -124,6 +152,7 @@ def main():
         },
         "config": CONFIG,
         "training": TRAINING,
+        "mask": MASK,
         "checksum": checksum(batches),
         **runs,
     }

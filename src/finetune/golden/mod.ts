@@ -1,5 +1,6 @@
 /**
- * What PyTorch says about 300 training steps of a tiny BERT: losses and gradient norms, a fresh batch every step.
+ * What PyTorch says about 300 training steps of a tiny BERT, dense and pruned: losses and gradient norms, a fresh batch
+ * every step.
  *
  * `tools/golden/training.py` wrote `training.json`; this file types it and draws the same batches. Model and initial
  * weights are those of `src/graph/golden`.
@@ -8,6 +9,7 @@
 import { mix32, randomBits, randomKey } from "../../core/random.ts";
 import type { EncodedExample } from "../../data/batches.ts";
 import type { GoldenConfig } from "../../graph/golden/mod.ts";
+import { bitsetWords, setBit } from "../../pruning/bitset.ts";
 import golden from "./training.json" with { type: "json" };
 
 /**
@@ -29,12 +31,26 @@ export interface GoldenTraining {
   readonly maximumLength: number;
 }
 
+/** The mask of the masked run: at `fromStep`, counted from 0, that share of the encoder's weights is pruned. */
+export interface GoldenMask {
+  readonly fromStep: number;
+  readonly sparsity: number;
+}
+
 /** What one precision computed, step by step. */
 export interface GoldenSteps {
   /** Mean cross-entropy before each update. */
   readonly losses: Float64Array;
-  /** Global norm of the gradients of each step, before clipping. */
+  /** Global norm of the gradients of each step, before clipping; those of masked weights are 0. */
   readonly gradientNorms: Float64Array;
+}
+
+/** One run in both precisions. */
+export interface GoldenRun {
+  /** The right answer. */
+  readonly float64: GoldenSteps;
+  /** What PyTorch's own rounding makes of it. */
+  readonly float32: GoldenSteps;
 }
 
 /** The golden file. */
@@ -43,22 +59,34 @@ export interface TrainingGolden {
   readonly versions: Readonly<Record<"torch" | "transformers" | "numpy", string>>;
   readonly config: GoldenConfig;
   readonly training: GoldenTraining;
+  readonly mask: GoldenMask;
   /** `batchChecksum` of all batches. */
   readonly checksum: number;
-  /** The right answer. */
-  readonly float64: GoldenSteps;
-  /** What PyTorch's own rounding makes of it. */
-  readonly float32: GoldenSteps;
+  readonly dense: GoldenRun;
+  /** The same with a mask, and without clipping. */
+  readonly masked: GoldenRun;
 }
 
 /** Decodes the golden file. */
 export function trainingGolden(): TrainingGolden {
   const numbers = (text: string) => new Float64Array(Uint8Array.fromBase64(text).buffer);
-  const steps = ({ losses, gradientNorms }: typeof golden.float64): GoldenSteps => ({
+  const steps = ({ losses, gradientNorms }: typeof golden.dense.float64): GoldenSteps => ({
     losses: numbers(losses),
     gradientNorms: numbers(gradientNorms),
   });
-  return { ...golden, float64: steps(golden.float64), float32: steps(golden.float32) };
+  const run = ({ float64, float32 }: typeof golden.dense): GoldenRun => ({
+    float64: steps(float64),
+    float32: steps(float32),
+  });
+  return { ...golden, dense: run(golden.dense), masked: run(golden.masked) };
+}
+
+/** The mask of a matrix as a bitset of that many bits, 1 for kept: `mask_of` of training.py is the same formula. */
+export function goldenMask({ mask }: TrainingGolden, name: string, length: number): Uint32Array {
+  const key = randomKey(0, "golden mask", name);
+  const bits = new Uint32Array(bitsetWords(length));
+  for (let i = 0; i < length; i++) if (randomBits(key, i) >= mask.sparsity * 2 ** 32) setBit(bits, i);
+  return bits;
 }
 
 /** The batch of a step, from 0: `batch_of` of training.py is the same formula. The first token decides the class. */
