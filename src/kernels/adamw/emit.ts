@@ -71,6 +71,16 @@ export function emitWhenFinite(vm: VectorMachine, clipAddress: Integer, body: (c
   vm.free(clipBits, clip);
 }
 
+/** d = one of the scalars of the block at an address, in every lane. */
+export function emitScalar(
+  vm: VectorMachine,
+  d: Vector,
+  scalars: Integer,
+  name: (typeof scalarWords)[number],
+): void {
+  vm.broadcast(d, scalars, 4 * scalarWords.indexOf(name));
+}
+
 /**
  * One step of one vector, as `adamwReference` says. `gradient` is the clipped gradient and is destroyed; left out, it
  * is zero, and what a zero changes in no bit is left out too: v ≥ 0, so v + (1 − β₂)·0² is v.
@@ -84,7 +94,7 @@ export function emitUpdate(
 ): void {
   const [scalar, other] = [vm.vector(), vm.vector()];
   const readScalar = (name: (typeof scalarWords)[number]) => {
-    vm.broadcast(scalar, scalars, 4 * scalarWords.indexOf(name));
+    emitScalar(vm, scalar, scalars, name);
     return scalar;
   };
   vm.subtract(other, gradient ?? zero, m);

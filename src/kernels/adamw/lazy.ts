@@ -20,7 +20,7 @@
  * - There is *no mask*: pruned elements would need the mask of each missed step. Tables with one stay dense.
  * - The rows of a batch take the step with the gradient that `embeddingGradient` sums in token order either way. The
  *   norm is given to both; summed over the batch's rows instead of the whole table, it can differ in its last bit.
- * - v ≥ 0, as this optimiser leaves it.
+ * - v ≥ 0, as this optimiser leaves it, and ε > 0: steps with m = 0 leave out the quotient, which is then 0.
  * Whoever writes weights or moments of the table from outside must flush and clear the history first.
  * @module
  */

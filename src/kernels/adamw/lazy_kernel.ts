@@ -11,6 +11,7 @@ import {
   type Constants,
   type Cursors,
   emitConstants,
+  emitScalar,
   emitUpdate,
   emitVector,
   emitWhenFinite,
@@ -62,15 +63,24 @@ const blockBytes = 4 * scalarWords.length;
 /** Vectors that replay steps together: two chains of dependent instructions fill the divider. */
 const liveVectors = 2;
 
-/** Vectors that decay together: as many as multiplications are under way at once. */
+/** Vectors whose weights and second moments decay together. */
+const quietVectors = 4;
+
+/** Vectors whose weights decay together: as many as multiplications are under way at once. */
 const idleVectors = 8;
+
+/**
+ * Steps replayed before the row's moments are looked at again: a power of two. Without gradients a first moment is
+ * zero after some 700 steps (β₁ = 0.9), and from then on a step costs a tenth.
+ */
+const partSteps = 256;
 
 /** Brings the rows of a list up to date: afterwards they have taken every step of the history. */
 export const catchUpKernel: Kernel<typeof catchUpArguments> = defineKernel({
   key: "adamw_catch_up_f32",
   arguments: catchUpArguments,
   emit(vm, args) {
-    emitListed(vm, args, (row) => emitCatchUp(vm, args, row, "listed"));
+    emitListed(vm, args, (row) => emitCatchUp(vm, args, row));
   },
 });
 
@@ -81,9 +91,12 @@ export const flushKernel: Kernel<typeof catchUpArguments> = defineKernel({
   emit(vm, args) {
     const [rows, row] = [args.integer("count"), vm.integer()];
     vm.forRange(row, 0, rows, 1, () => {
-      const current = vm.integer();
-      vm.moveInteger(current, row);
-      emitCatchUp(vm, args, current, "flush");
+      emitCatchUp(vm, args, row);
+      const last = emitRowAddress(vm, args, "lastSteps", row);
+      const none = vm.integer();
+      vm.setInteger(none, 0);
+      vm.storeI32(last, 0, none);
+      vm.free(last, none);
     });
     vm.free(rows, row);
   },
@@ -112,7 +125,7 @@ export const updateRowsKernel: Kernel<typeof updateRowsArguments> = defineKernel
   },
 });
 
-/** Runs `body` for the rows of a share of the list; it frees the register of the row. `next` runs for −1 too. */
+/** Runs `body` for the rows of a share of the list, and `next` after each entry, −1 too. */
 function emitListed(
   vm: VectorMachine,
   args: TableReader,
@@ -124,6 +137,7 @@ function emitListed(
     const row = vm.integer();
     vm.loadI32(row, entry, 0);
     vm.when(row, "greaterOrEqual", 0, () => body(row));
+    vm.free(row);
     next();
     const stride = args.integer("listStride");
     vm.addInteger(entry, entry, stride);
@@ -187,92 +201,76 @@ function emitAlongRow(
   vm.free(left);
 }
 
-/** The row's address in weights and both moments, in new registers. */
-interface RowCursors {
-  readonly weights: Integer;
-  readonly firstMoment: Integer;
-  readonly secondMoment: Integer;
-}
-
-function emitRowCursors(vm: VectorMachine, args: TableReader, row: Integer): RowCursors {
-  return {
-    weights: emitRowAddress(vm, args, "weights", row),
-    firstMoment: emitRowAddress(vm, args, "firstMoment", row),
-    secondMoment: emitRowAddress(vm, args, "secondMoment", row),
-  };
-}
-
-/** Loads and stores of whole vectors, or of the first `count` elements of one. */
-function memoryAccess(vm: VectorMachine, count?: Integer) {
-  return {
-    load(address: Integer, vector: number): Vector {
-      const value = vm.vector();
-      if (count) vm.loadFirst(value, address, 0, count);
-      else vm.load(value, address, 4 * vm.lanes * vector);
-      return value;
-    },
-    store(address: Integer, vector: number, value: Vector): void {
-      if (count) vm.storeFirst(address, 0, value, count);
-      else vm.store(address, 4 * vm.lanes * vector, value);
-    },
-  };
-}
-
-/** Replays the steps that a row missed, and notes that it has. Frees `row`. */
-function emitCatchUp(vm: VectorMachine, args: TableReader, row: Integer, kind: "listed" | "flush"): void {
+/** Replays the steps that a row missed, and notes that it has. */
+function emitCatchUp(vm: VectorMachine, args: TableReader, row: Integer): void {
   const last = emitRowAddress(vm, args, "lastSteps", row);
-  const cursors = emitRowCursors(vm, args, row);
-  vm.free(row);
+  const [parts, taken] = [emitHistoryLength(vm, args), vm.integer()];
+  vm.loadI32(taken, last, 0);
+  vm.subtractInteger(parts, parts, taken);
+  vm.addInteger(parts, parts, partSteps - 1);
+  vm.shiftRightInteger(parts, parts, Math.log2(partSteps));
+  vm.free(last, taken);
+  vm.repeat(parts, () => emitPart(vm, args, row));
+  vm.free(parts);
+}
+
+/** Replays the next `partSteps` steps that a row missed, or as many as there are. */
+function emitPart(vm: VectorMachine, args: TableReader, row: Integer): void {
+  const last = emitRowAddress(vm, args, "lastSteps", row);
   const steps: Steps = { first: vm.integer(), count: emitHistoryLength(vm, args) };
   vm.loadI32(steps.first, last, 0);
   vm.subtractInteger(steps.count, steps.count, steps.first);
-  vm.when(steps.count, "greater", 0, () => {
-    emitScalarsAddress(vm, args, steps.first);
-    const bits = emitMomentBits(vm, args, cursors);
-    // There is no way from vectors to integers but through memory; this word is the row's own and is rewritten below.
-    vm.storeLane0(last, 0, bits);
-    vm.free(bits);
-    const isLive = vm.integer();
-    vm.loadI32(isLive, last, 0);
-    vm.when(isLive, "notEqual", 0, () => {
-      vm.free(isLive); // Both branches need every register, and neither reads this one.
-      emitReplay(vm, args, cursors, steps);
-    }, () => emitDecay(vm, args, cursors.weights, steps));
+  vm.when(steps.count, "greater", partSteps, () => vm.setInteger(steps.count, partSteps));
+
+  // What of the row's moments is not zero: 0 nothing, 1 second moments, 2 first moments.
+  const [state, bits] = [vm.integer(), vm.integer()];
+  vm.setInteger(state, 0);
+  for (const [moment, value] of [["secondMoment", 1], ["firstMoment", 2]] as const) {
+    emitMomentBits(vm, args, row, moment, last, bits);
+    vm.when(bits, "notEqual", 0, () => vm.setInteger(state, value));
+  }
+  vm.addInteger(bits, steps.first, steps.count);
+  vm.storeI32(last, 0, bits);
+  vm.free(bits, last);
+  emitScalarsAddress(vm, args, steps.first);
+  vm.when(state, "equal", 0, () => emitDecay(vm, args, row, steps), () => {
+    vm.when(state, "equal", 1, () => emitQuiet(vm, args, row, steps), () => {
+      vm.free(state); // Nothing reads it any more, and the replay needs every register.
+      emitReplay(vm, args, row, steps);
+    });
   });
-  vm.free(...Object.values(steps), ...Object.values(cursors));
-  const now = kind === "flush" ? vm.integer() : emitHistoryLength(vm, args);
-  if (kind === "flush") vm.setInteger(now, 0);
-  vm.storeI32(last, 0, now);
-  vm.free(now, last);
+  vm.free(...Object.values(steps));
 }
 
 /**
- * Every lane = 0 when all of the row's moments are 0, and otherwise a number above 0. Integers, because a comparison of
- * floats may take NaN for 0.
+ * d = 0 when all of the row's moments of one kind are 0, and otherwise something else. Integers, because a comparison
+ * of floats may take NaN for 0. There is no way from vectors to integers but through memory: the word at `last`, which
+ * is the row's own, is overwritten.
  */
-function emitMomentBits(vm: VectorMachine, args: TableReader, cursors: RowCursors): Vector {
-  const bits = vm.vector();
+function emitMomentBits(
+  vm: VectorMachine,
+  args: TableReader,
+  row: Integer,
+  moment: "firstMoment" | "secondMoment",
+  last: Integer,
+  d: Integer,
+): void {
+  const [bits, value] = [vm.vector(), vm.vector()];
   vm.constantI32(bits, 0);
-  const moments = [cursors.firstMoment, cursors.secondMoment].map((pointer) => {
-    const copy = vm.integer();
-    vm.moveInteger(copy, pointer);
-    return copy;
-  });
+  const pointer = emitRowAddress(vm, args, moment, row);
   emitAlongRow(vm, args, 1, (_, count) => {
-    const { load } = memoryAccess(vm, count);
-    for (const pointer of moments) {
-      const value = load(pointer, 0);
-      vm.or(bits, bits, value);
-      vm.addInteger(pointer, pointer, 4 * vm.lanes);
-      vm.free(value);
-    }
+    if (count) vm.loadFirst(value, pointer, 0, count);
+    else vm.load(value, pointer, 0);
+    vm.or(bits, bits, value);
+    vm.addInteger(pointer, pointer, 4 * vm.lanes);
   });
   // The signs move down, so that no lane is negative and the largest tells.
   vm.shiftRightI32(bits, bits, 1);
   vm.i32ToF32(bits, bits);
   vm.maximumLanes(bits, bits);
-  vm.free(...moments);
-  return bits;
+  vm.storeLane0(last, 0, bits);
+  vm.loadI32(d, last, 0);
+  vm.free(bits, value, pointer);
 }
 
 /** Steps to replay: the address of the first one's scalars, and how many. */
@@ -283,61 +281,90 @@ interface Steps {
 
 /** Runs `body` for each step, with the address of its scalars. */
 function emitForEachStep(vm: VectorMachine, { first, count }: Steps, body: (scalars: Integer) => void): void {
-  const [scalars, left] = [vm.integer(), vm.integer()];
-  vm.moveInteger(scalars, first);
+  const left = vm.integer();
   vm.moveInteger(left, count);
   vm.repeat(left, () => {
-    body(scalars);
-    vm.addInteger(scalars, scalars, blockBytes);
+    body(first);
+    vm.addInteger(first, first, blockBytes);
   });
-  vm.free(scalars, left);
+  vm.multiplyInteger(left, count, blockBytes);
+  vm.subtractInteger(first, first, left);
+  vm.free(left);
 }
 
-/** All of a step but the gradient, for each missed step. Moves the cursors on. */
-function emitReplay(vm: VectorMachine, args: TableReader, cursors: RowCursors, steps: Steps): void {
-  const { weights, firstMoment, secondMoment } = cursors;
+/** Brings some of a row's arrays into registers, a number of vectors at a time, and stores what `replay` made of them. */
+function emitOnRow(
+  vm: VectorMachine,
+  args: TableReader,
+  row: Integer,
+  arrays: readonly ("weights" | "firstMoment" | "secondMoment")[],
+  vectors: number,
+  replay: (values: Vector[][]) => void,
+): void {
+  const pointers = arrays.map((array) => emitRowAddress(vm, args, array, row));
+  emitAlongRow(vm, args, vectors, (vectors, count) => {
+    const values = Array.from({ length: vectors }, (_, i) =>
+      pointers.map((pointer) => {
+        const value = vm.vector();
+        if (count) vm.loadFirst(value, pointer, 0, count);
+        else vm.load(value, pointer, 4 * vm.lanes * i);
+        return value;
+      }));
+    replay(values);
+    values.forEach((parts, i) =>
+      parts.forEach((value, array) => {
+        if (count) vm.storeFirst(pointers[array], 0, value, count);
+        else vm.store(pointers[array], 4 * vm.lanes * i, value);
+      })
+    );
+    vm.free(...values.flat());
+    for (const pointer of pointers) vm.addInteger(pointer, pointer, 4 * vm.lanes * vectors);
+  });
+  vm.free(...pointers);
+}
+
+/** All of a step but the gradient, for each missed step. */
+function emitReplay(vm: VectorMachine, args: TableReader, row: Integer, steps: Steps): void {
   const constants = emitConstants(vm);
-  emitAlongRow(vm, args, liveVectors, (vectors, count) => {
-    const { load, store } = memoryAccess(vm, count);
-    const states = Array.from({ length: vectors }, (_, i) => ({
-      w: load(weights, i),
-      m: load(firstMoment, i),
-      v: load(secondMoment, i),
-    }));
+  emitOnRow(vm, args, row, ["weights", "firstMoment", "secondMoment"], liveVectors, (values) => {
     emitForEachStep(vm, steps, (scalars) => {
-      for (const state of states) emitUpdate(vm, state, undefined, scalars, constants);
+      for (const [w, m, v] of values) emitUpdate(vm, { w, m, v }, undefined, scalars, constants);
     });
-    states.forEach(({ w, m, v }, i) => {
-      store(weights, i, w);
-      store(firstMoment, i, m);
-      store(secondMoment, i, v);
-      vm.free(w, m, v);
-    });
-    for (const pointer of [weights, firstMoment, secondMoment]) {
-      vm.addInteger(pointer, pointer, 4 * vm.lanes * vectors);
-    }
   });
   vm.free(...Object.values(constants));
 }
 
-/** What is left of a step when both moments are zero: they stay zero, and w − stepSize · 0 is w. */
-function emitDecay(vm: VectorMachine, args: TableReader, weights: Integer, steps: Steps): void {
-  const decay = vm.vector();
-  emitAlongRow(vm, args, idleVectors, (vectors, count) => {
-    const { load, store } = memoryAccess(vm, count);
-    const values = Array.from({ length: vectors }, (_, i) => load(weights, i));
+/** What is left of a step when the first moments are zero: they stay zero, and w − stepSize · 0 is w. */
+function emitQuiet(vm: VectorMachine, args: TableReader, row: Integer, steps: Steps): void {
+  const { zero, smallest, signless } = emitConstants(vm);
+  const scalar = vm.vector();
+  emitOnRow(vm, args, row, ["weights", "secondMoment"], quietVectors, (values) => {
     emitForEachStep(vm, steps, (scalars) => {
-      vm.broadcast(decay, scalars, 4 * scalarWords.indexOf("decay"));
-      for (const value of values) vm.multiply(value, value, decay);
+      emitScalar(vm, scalar, scalars, "decay");
+      for (const [w] of values) vm.multiply(w, w, scalar);
+      emitScalar(vm, scalar, scalars, "beta2");
+      for (const [, v] of values) {
+        vm.multiply(v, v, scalar);
+        vm.selectLess(v, v, smallest, zero, v);
+      }
     });
-    values.forEach((value, i) => store(weights, i, value));
-    vm.free(...values);
-    vm.addInteger(weights, weights, 4 * vm.lanes * vectors);
+  });
+  vm.free(scalar, zero, smallest, signless);
+}
+
+/** What is left of a step when both moments are zero. */
+function emitDecay(vm: VectorMachine, args: TableReader, row: Integer, steps: Steps): void {
+  const decay = vm.vector();
+  emitOnRow(vm, args, row, ["weights"], idleVectors, (values) => {
+    emitForEachStep(vm, steps, (scalars) => {
+      emitScalar(vm, decay, scalars, "decay");
+      for (const [w] of values) vm.multiply(w, w, decay);
+    });
   });
   vm.free(decay);
 }
 
-/** The step under way, on one row, and notes that it is taken. Frees `row`. */
+/** The step under way, on one row, and notes that it is taken. */
 function emitUpdateRow(
   vm: VectorMachine,
   args: ArgumentReader<typeof updateRowsArguments>,
@@ -348,14 +375,17 @@ function emitUpdateRow(
 ): void {
   const last = emitRowAddress(vm, args, "lastSteps", row);
   const cursors: Cursors = {
-    ...emitRowCursors(vm, args, row),
+    weights: emitRowAddress(vm, args, "weights", row),
+    firstMoment: emitRowAddress(vm, args, "firstMoment", row),
+    secondMoment: emitRowAddress(vm, args, "secondMoment", row),
     gradients: vm.integer(),
     scalars: emitHistoryLength(vm, args),
   };
   vm.moveInteger(cursors.gradients, gradientRow);
-  vm.addInteger(row, cursors.scalars, 1);
-  vm.storeI32(last, 0, row);
-  vm.free(row, last);
+  const taken = vm.integer();
+  vm.addInteger(taken, cursors.scalars, 1);
+  vm.storeI32(last, 0, taken);
+  vm.free(taken, last);
   emitScalarsAddress(vm, args, cursors.scalars);
   emitAlongRow(vm, args, 1, (_, count) => emitVector(vm, cursors, clip, constants, { count }));
   vm.free(...Object.values(cursors));
