@@ -3,7 +3,8 @@
  *
  * The batches of an epoch follow from seed and epoch, so nothing is stored: a run that resumes at step k asks for step k.
  * Limited in tokens, an epoch's number of batches depends on its order; so all epochs are gone through once, at the
- * start (20 ms each for SST-2's 67,349 examples), to know where each begins and how large the largest batch is.
+ * start (20 ms each for SST-2's 67,349 examples), to know where each begins and how large the largest batch is: 623 tokens
+ * in three epochs of 32 sequences a batch, where memory for the 32 longest texts would be that for 1,955.
  * @module
  */
 import { type BatchLimit, type EpochRequest, largestBatch, planEpoch } from "./batches.ts";
