@@ -82,6 +82,7 @@ export interface StepProgress {
 /** How to run, beside the settings. */
 export interface FinetuneContext {
   readonly createExecutor: ExecutorFactory;
+  /** Makes what reads and tokenises the texts, away from this thread. */
   readonly createReader: DataReaderFactory;
   readonly listener?: FinetuneListener;
   /** Aborting ends the run with `Interrupted`; its state is saved, once there is any. */
@@ -168,7 +169,7 @@ export async function finetune(
   }
 }
 
-/** Reads the data on a thread of their own: the event loop stays free, and an interrupt ends the run at once. */
+/** Reads the data, away from this thread: the event loop stays free, and an interrupt ends the run at once. */
 async function readJob(
   settings: FinetuneSettings,
   { createReader, listener, signal }: FinetuneContext,
