@@ -94,26 +94,25 @@ export function updateRowsSteps({ table, list, gradients, clip, workers }: Updat
   return [{ name: "adamw.rows", calls }];
 }
 
+/** Rows of the table that are flushed between two barriers: a second's work at most, when all missed a thousand steps. */
+const flushRows = 2048;
+
 /**
- * One step after which every row of the table has taken all steps of the history; call `AdamwHistory.clear` when it
- * is done. Rows are split between the workers evenly: each reads and writes its part of the table once.
+ * Steps after which every row of the table has taken all steps of the history; call `AdamwHistory.clear` when they are
+ * done. Each row is read and written once. Workers take rows in turn: how much there is to do changes along the table.
  */
 export function flushSteps({ table, workers }: Pick<CatchUpRequest, "table" | "workers">): Step[] {
-  const calls = splitRange(table.rows, workers).map(({ begin, end }): KernelCall[] => {
-    if (begin === end) return [];
-    const offset = 4 * table.features * begin;
-    return [callKernel(flushKernel, {
-      ...operands(table),
-      weights: table.weights + offset,
-      firstMoment: table.firstMoment + offset,
-      secondMoment: table.secondMoment + offset,
-      lastSteps: table.lastSteps + 4 * begin,
-      list: 0,
-      listStride: 0,
-      count: end - begin,
-    })];
-  });
-  return [{ name: "adamw.flush", calls }];
+  return splitRange(table.rows, Math.ceil(table.rows / flushRows)).map(({ begin, end }) => ({
+    name: "adamw.flush",
+    calls: Array.from({ length: workers }, (_, worker) => [
+      callKernel(flushKernel, {
+        ...operands(table),
+        begin: begin + worker,
+        count: Math.ceil((end - begin - worker) / workers),
+        stride: workers,
+      }),
+    ]),
+  }));
 }
 
 function operands(

@@ -18,8 +18,8 @@ import {
   scalarWords,
 } from "./emit.ts";
 
-/** Arguments of `catchUpKernel` and `flushKernel`. */
-export const catchUpArguments = {
+/** What all kernels are told about the table. */
+const tableArguments = {
   /** First element of row 0, of all three. */
   weights: "pointer",
   firstMoment: "pointer",
@@ -30,13 +30,26 @@ export const catchUpArguments = {
   history: "pointer",
   /** i32: steps in the history. */
   historyLength: "pointer",
-  /** Row numbers, −1 for none; unused by `flushKernel`. */
+  features: "integer",
+} as const;
+
+/** Arguments of `catchUpKernel`. */
+export const catchUpArguments = {
+  ...tableArguments,
+  /** Row numbers, −1 for none. */
   list: "pointer",
   /** Bytes from one entry of the list to the next of this share. */
   listStride: "integer",
-  features: "integer",
-  /** Entries of this share; in `flushKernel` rows, from row 0 of the pointers on. */
+  /** Entries of this share. */
   count: "integer",
+} as const;
+
+/** Arguments of `flushKernel`: `count` rows begin, begin + stride, … */
+export const flushArguments = {
+  ...tableArguments,
+  begin: "integer",
+  count: "integer",
+  stride: "integer",
 } as const;
 
 /** Arguments of `updateRowsKernel`. */
@@ -52,9 +65,9 @@ export const updateRowsArguments = {
 /** Reads what the arguments of all these kernels have in common. */
 interface TableReader {
   pointer(
-    name: "weights" | "firstMoment" | "secondMoment" | "lastSteps" | "history" | "historyLength" | "list",
+    name: "weights" | "firstMoment" | "secondMoment" | "lastSteps" | "history" | "historyLength",
   ): Integer;
-  integer(name: "listStride" | "features" | "count"): Integer;
+  integer(name: "features"): Integer;
 }
 
 /** Bytes of a scalars block. */
@@ -84,21 +97,24 @@ export const catchUpKernel: Kernel<typeof catchUpArguments> = defineKernel({
   },
 });
 
-/** Brings consecutive rows up to date, and calls them up to date with an empty history. */
-export const flushKernel: Kernel<typeof catchUpArguments> = defineKernel({
+/** Brings rows up to date, and calls them up to date with an empty history. */
+export const flushKernel: Kernel<typeof flushArguments> = defineKernel({
   key: "adamw_flush_f32",
-  arguments: catchUpArguments,
+  arguments: flushArguments,
   emit(vm, args) {
-    const [rows, row] = [args.integer("count"), vm.integer()];
-    vm.forRange(row, 0, rows, 1, () => {
+    const [row, left] = [args.integer("begin"), args.integer("count")];
+    vm.repeat(left, () => {
       emitCatchUp(vm, args, row);
       const last = emitRowAddress(vm, args, "lastSteps", row);
       const none = vm.integer();
       vm.setInteger(none, 0);
       vm.storeI32(last, 0, none);
       vm.free(last, none);
+      const stride = args.integer("stride");
+      vm.addInteger(row, row, stride);
+      vm.free(stride);
     });
-    vm.free(rows, row);
+    vm.free(row, left);
   },
 });
 
@@ -128,7 +144,7 @@ export const updateRowsKernel: Kernel<typeof updateRowsArguments> = defineKernel
 /** Runs `body` for the rows of a share of the list, and `next` after each entry, −1 too. */
 function emitListed(
   vm: VectorMachine,
-  args: TableReader,
+  args: ArgumentReader<typeof catchUpArguments> | ArgumentReader<typeof updateRowsArguments>,
   body: (row: Integer) => void,
   next: () => void = () => {},
 ): void {

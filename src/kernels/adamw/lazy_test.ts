@@ -262,3 +262,30 @@ Deno.test("AdamwHistory forgets skipped steps and refuses to overflow", () => {
   history.clear();
   assert.ok(!history.isFull);
 });
+
+Deno.test("flushSteps gives every row to one worker, in steps that end before a pool loses patience", () => {
+  const addresses = {
+    weights: 0,
+    firstMoment: 0,
+    secondMoment: 0,
+    lastSteps: 0,
+    history: 0,
+    historyLength: 0,
+  };
+  for (const [rows, workers] of [[1, 3], [9, 2], [2048, 1], [5000, 4], [30_522, 3]]) {
+    const steps = flushSteps({ table: { ...addresses, rows, features: 8 }, workers });
+    const flushed: number[] = [];
+    for (const { calls } of steps) {
+      const before = flushed.length;
+      assert.equal(calls.length, workers);
+      for (const { kernel, words } of calls.flat()) {
+        const [begin, count, stride] = ["begin", "count", "stride"].map((name) =>
+          words[Object.keys(kernel.arguments).indexOf(name)]
+        );
+        for (let i = 0; i < count; i++) flushed.push(begin + i * stride);
+      }
+      assert.ok(flushed.length - before <= 2048);
+    }
+    assert.deepEqual(flushed.sort((a, b) => a - b), Array.from({ length: rows }, (_, row) => row));
+  }
+});
