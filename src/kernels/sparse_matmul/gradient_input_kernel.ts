@@ -9,14 +9,8 @@
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
 import { type ArgumentReader, defineKernel, type Kernel } from "../kernel.ts";
 import { emitResume, emitStore, takeAccumulators } from "../matmul/block.ts";
-import {
-  chooseVectors,
-  emitWalk,
-  entryHeight,
-  rowAddress,
-  type WalkConstants,
-  walkKey,
-} from "./gradient_walk.ts";
+import { chooseVectors, emitWalk, rowAddress, type WalkConstants, walkKey } from "./gradient_walk.ts";
+import { groupRows } from "./pack.ts";
 
 /** What is in the result before an output block adds to it: nothing yet, to be an addend or zero, or what others left. */
 export type GradientStart = "zero" | "addend" | "resume";
@@ -49,7 +43,7 @@ export function sparseInputGradientConstants(
   shape: Omit<SparseInputGradientConstants, "vectors">,
   machine: { readonly lanes: number; readonly vectorRegisters: number },
 ): SparseInputGradientConstants {
-  const height = entryHeight(shape);
+  const height = groupRows(shape.pattern);
   // Rows of gradY, a row of the result, a weight.
   const registers = (vectors: number) => height * vectors + vectors + 1;
   return { ...shape, vectors: chooseVectors({ tile: shape.tile, most: 8 }, machine, registers) };
@@ -152,7 +146,7 @@ function emitStrip(
   position: Integer,
 ): void {
   const { tile, vectors } = constants;
-  const height = entryHeight(constants);
+  const height = groupRows(constants.pattern);
   const vectorBytes = vm.lanes * 4;
   const values = args.pointer("values");
   const indices = args.pointer("indices");

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Integer, VectorMachine } from "../../assemblers/vector_machine.ts";
-import { chunkKinds, countedTurn, groupRows, type SparsePattern } from "./pack.ts";
+import { chunkKinds, countedTurn, type SparsePattern } from "./pack.ts";
 
 /** What of the packing and of the matrices beside it is baked into the code. */
 export interface WalkConstants {
@@ -122,9 +122,4 @@ export function chooseVectors(
   let vectors = Math.min(most, vectorsPerTile);
   while (vectorsPerTile % vectors !== 0 || registers(vectors) > machine.vectorRegisters) vectors--;
   return vectors;
-}
-
-/** Weights of an entry. */
-export function entryHeight({ pattern }: Pick<WalkConstants, "pattern">): number {
-  return groupRows(pattern);
 }

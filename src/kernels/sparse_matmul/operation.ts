@@ -94,7 +94,8 @@ export const sparseMatmul: Operation<SparseMatmulAttributes> = {
     const [x, values, indices, bias, addend, transposedIndices, permutation] = node.inputs;
     const inputGradient = () => {
       if (!transposed) return graph.apply(sparseMatmulInputGradient, { structure }, [gradY, values, indices]);
-      const [gathered] = graph.apply(gatherValues, {}, [values, permutation]);
+      // It could run before the forward pass: then copies of all weights would wait in memory for the backward pass.
+      const [gathered] = graph.apply(gatherValues, {}, [values, permutation], gradY);
       const attributes = { structure: transposed, activation };
       return graph.apply(sparseMatmul, attributes, [
         gradY,
