@@ -162,7 +162,7 @@ function emitListed(
   vm.free(entry, left);
 }
 
-/** The address of a word in a new register: base + row · words · 4. */
+/** Where a row begins in one of the arrays, in a new register. */
 function emitRowAddress(
   vm: VectorMachine,
   args: TableReader,
@@ -207,7 +207,7 @@ function emitAlongRow(
   body: (vectors: number, count?: Integer) => void,
 ): void {
   const [left, blocks] = [args.integer("features"), vm.integer()];
-  for (const size of [vectors, 1]) {
+  for (const size of new Set([vectors, 1])) {
     vm.shiftRightInteger(blocks, left, Math.log2(size * vm.lanes));
     vm.repeat(blocks, () => body(size));
     vm.andInteger(left, left, size * vm.lanes - 1);
