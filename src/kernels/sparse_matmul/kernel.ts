@@ -60,6 +60,15 @@ const sparseMatmulArguments = {
 /** Arguments of the sparse matmul kernel. */
 export type SparseMatmulArguments = typeof sparseMatmulArguments;
 
+/**
+ * How far ahead of its use a value is asked for; indices half as far. The hardware follows the two streams too slowly
+ * when they come from beyond the L2 cache, and not over the end of a page. BERT-base shapes at 90 % zeros, AVX-512,
+ * weights from the L3 cache, rates against those without: with 128 columns single weights 1.01 to 1.04, 4x1 blocks 1.05 to 1.1;
+ * with 16 columns 1.2 to 1.4 and 1.4 to 1.6. From the L2 cache it costs at most 1 %. For 4x1 blocks 512 bytes gave half of that, 8192
+ * a little less; for single weights 1024 to 8192 were alike.
+ */
+const bytesAhead = { "unstructured": 1024, "4x1": 2048 } as const;
+
 /** The constants for a machine: as many vectors of a tile as its registers hold, at most eight. */
 export function sparseMatmulConstants(
   shape: Omit<SparseMatmulConstants, "vectors">,
@@ -257,17 +266,25 @@ function emitChunk(
         vm.addInteger(indices, indices, 2);
         vm.repeat(turns, () => {
           for (let entry = 0; entry < count; entry++) emitEntry();
+          if (count === countedTurn) prefetchWeights(vm, values, indices, "4x1");
         });
         vm.free(turns);
       }
     });
   } else {
     emitResume(vm, accumulators, { y, rowStride: rowBytes });
+    prefetchWeights(vm, values, indices, "unstructured");
     vm.addInteger(indices, indices, 2);
     for (let entry = 0; entry < entries; entry++) emitEntry();
   }
   emitStore(vm, accumulators, { y, rowStride: rowBytes });
   vm.free(y, ...accumulators.flat());
+}
+
+/** Asks for the weights that come after those in use. */
+function prefetchWeights(vm: VectorMachine, values: Integer, indices: Integer, pattern: SparsePattern): void {
+  vm.prefetch(values, bytesAhead[pattern]);
+  vm.prefetch(indices, bytesAhead[pattern] / 2);
 }
 
 /** The beginning and the end of a chunk that is its group's only one in a panel. */
