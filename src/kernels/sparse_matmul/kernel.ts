@@ -62,10 +62,10 @@ export type SparseMatmulArguments = typeof sparseMatmulArguments;
 
 /**
  * How far ahead of its use a value is asked for; indices half as far. The hardware follows the two streams too slowly
- * when they come from beyond the L2 cache, and not over the end of a page. BERT-base shapes at 90 % zeros, AVX-512,
- * weights from the L3 cache, rates against those without: with 128 columns single weights 1.01 to 1.04, 4x1 blocks 1.05 to 1.1;
- * with 16 columns 1.2 to 1.4 and 1.4 to 1.6. From the L2 cache it costs at most 1 %. For 4x1 blocks 512 bytes gave half of that, 8192
- * a little less; for single weights 1024 to 8192 were alike.
+ * when they come from beyond the L2 cache, and not over the end of a page. Rates over those without, BERT-base shapes at
+ * 90 % zeros, AVX-512, weights from the L3 cache: with 128 columns 1.01 to 1.04 for single weights, 1.05 to 1.1 for 4x1
+ * blocks; with 16 columns 1.2 to 1.4 and 1.4 to 1.6. Weights from the L2 cache lose at most 1 %. For 4x1 blocks 512 bytes
+ * gave half of that, 8192 a little less; for single weights 1024 to 8192 were alike.
  */
 const bytesAhead = { "unstructured": 1024, "4x1": 2048 } as const;
 
