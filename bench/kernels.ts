@@ -10,7 +10,7 @@ import { randomKey, RandomStream } from "../src/core/random.ts";
 import { byteLength, Graph, rows, tiled, type Value, type ValueType } from "../src/graph/graph.ts";
 import { packTiled, tiledIndex } from "../src/graph/layout.ts";
 import type { NumberArray, Operation } from "../src/graph/operation.ts";
-import { chooseBlocking } from "../src/infer/blocking.ts";
+import { chooseBlocking } from "../src/kernels/sparse_matmul/blocking.ts";
 import { attention } from "../src/kernels/attention/operation.ts";
 import { gelu } from "../src/kernels/gelu/operation.ts";
 import { layerNorm } from "../src/kernels/layer_norm/operation.ts";

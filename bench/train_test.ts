@@ -13,7 +13,7 @@ import { isPrunable } from "../src/pruning/sparsity.ts";
 import { compareWith, type OtherRow, readOtherRows } from "./against.ts";
 import { operationOfKey } from "./operation_times.ts";
 import { percent, significant, textTable } from "./text_table.ts";
-import { benchTraining, setRandomMask, stepOperations } from "./train.ts";
+import { benchTraining, randomMask, stepOperations } from "./train.ts";
 import { formatTraining } from "./train_report.ts";
 
 const config = parseBertConfig(tinyConfigJson, "tiny");
@@ -66,7 +66,7 @@ Deno.test("benchTraining refuses what it cannot measure, in one line", async () 
   }
 });
 
-Deno.test("setRandomMask masks that share of the blocks, nested, and the weights with them", async () => {
+Deno.test("randomMask masks that share of the blocks, nested, and the weights with them", async () => {
   const trainer = await Trainer.create({
     config,
     machine: selectMachine(),
@@ -84,7 +84,9 @@ Deno.test("setRandomMask masks that share of the blocks, nested, and the weights
     let kept: boolean[] | undefined;
     for (const sparsity of [0, 0.5, 0.9]) {
       trainer.initialise();
-      const counted = setRandomMask(trainer, pattern, sparsity);
+      const { words, sparsity: counted } = randomMask(trainer.layout, pattern, sparsity);
+      trainer.mask.set(words);
+      trainer.applyMask();
       const now = slots.flatMap(({ offset, length }) => Array.from({ length }, (_, i) => keeps(offset + i)));
       assert.equal(counted, now.filter((keep) => !keep).length / now.length);
       assert.ok(Math.abs(counted - sparsity) < 0.05, `${pattern}: ${counted}, wanted about ${sparsity}`);

@@ -8,6 +8,9 @@ type AnyTask = Task<unknown, unknown>;
 
 const modules: Readonly<Record<string, () => Promise<{ readonly task: unknown }>>> = {
   packMatrix: () => import("../src/infer/pack_task.ts"),
+  pruneMatrix: () => import("../src/finetune/prune_task.ts"),
+  compactMatrix: () => import("../src/finetune/compact_task.ts"),
+  expandMatrix: () => import("../src/finetune/expand_task.ts"),
 };
 
 /** The task of that name. */

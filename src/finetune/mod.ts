@@ -158,6 +158,7 @@ export async function finetune(
     maximumTokens: Math.max(plan.capacity.tokens, largest.tokens),
     seed,
     optimizer: settings,
+    pattern: settings.pattern,
   });
   try {
     const first = `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${reason})`;
@@ -267,7 +268,7 @@ async function train(run: Run): Promise<number> {
     }
     if (pruning?.refreshes(step)) {
       if (!progress.dense && hasEvaluation) progress.dense = await evaluate();
-      progress.sparsity = refreshMasks(trainer, settings, pruning.sparsity(step));
+      progress.sparsity = await refreshMasks(trainer, settings, pruning.sparsity(step));
     }
 
     const batch = feed.take(step);
@@ -320,6 +321,7 @@ async function train(run: Run): Promise<number> {
 async function finish(
   { settings, job, trainer, progress }: Run,
 ): Promise<Omit<FinetuneResult, "device" | "threads" | "isa" | "dataWait">> {
+  await trainer.settle();
   if (progress.best) await loadBest(settings.out, trainer);
   const tensors = trainer.layout.slots.map((slot) => ({
     name: slot.name,

@@ -3,7 +3,9 @@
  * prunable matrices first (decay and mask), then the other decayed weights, then biases and LayerNorm (no decay).
  * @module
  */
-import { elementCount, type Graph } from "../graph/graph.ts";
+import { buildBert } from "../../models/bert.ts";
+import type { BertConfig } from "../../models/config.ts";
+import { elementCount, Graph } from "../graph/graph.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { type RandomKey, randomKey, RandomStream } from "../core/random.ts";
 
@@ -31,9 +33,15 @@ export interface ParameterLayout {
   readonly ranges: readonly ParameterRange[];
   /** Elements in the flat range, padding included. */
   readonly length: number;
+  /** The word embeddings. */
+  readonly words: ParameterSlot;
+  /** The place of a parameter. Throws for a name there is none of. */
+  slot(name: string): ParameterSlot;
 }
 
 const slotElements = 64;
+
+const wordEmbeddings = "bert.embeddings.word_embeddings.weight";
 
 /** Biases and LayerNorm are not decayed, as in Devlin et al.'s BERT and the Hugging Face trainer. */
 export function isDecayed(name: string): boolean {
@@ -60,7 +68,20 @@ export function layoutParameters(graph: Graph): ParameterLayout {
     }
     if (offset > begin) ranges.push({ begin, end: offset, ...kind });
   }
-  return { slots, ranges, length: offset };
+  const byName = new Map(slots.map((slot) => [slot.name, slot]));
+  const slot = (name: string) => {
+    const found = byName.get(name);
+    if (!found) throw new RangeError(`Cannot place ${name}: the model has no such parameter`);
+    return found;
+  };
+  return { slots, ranges, length: offset, words: slot(wordEmbeddings), slot };
+}
+
+/** The layout of a model's parameters, from its graph. */
+export function parameterLayoutOf(config: BertConfig): ParameterLayout {
+  const graph = new Graph();
+  buildBert(graph, config, { columns: 1, sequences: 1, mode: "infer" });
+  return layoutParameters(graph);
 }
 
 /** Fills one parameter as Hugging Face does: matrices and embeddings normal(0, range), LayerNorm 1 and 0, biases 0.
@@ -78,7 +99,7 @@ export function initialiseParameter(
     const key: RandomKey = randomKey(options.seed, "initialise", slot.name);
     const stream = new RandomStream(key);
     for (let i = 0; i < target.length; i++) target[i] = options.range * stream.normal();
-    if (slot.name.endsWith("word_embeddings.weight")) {
+    if (slot.name === wordEmbeddings) {
       const width = slot.shape[1];
       target.fill(0, options.padTokenId * width, (options.padTokenId + 1) * width);
     }

@@ -5,6 +5,8 @@
 import { magnitude } from "../pruning/magnitude.ts";
 import { type PrunableMatrix, pruneMasks } from "../pruning/method.ts";
 import { cubicSchedule, type PruningSchedule } from "../pruning/schedule.ts";
+import type { Pattern } from "../pruning/pattern.ts";
+import { task as pruneMatrix } from "./prune_task.ts";
 import { isPrunable, sparsityOfWeights } from "../pruning/sparsity.ts";
 import type { FinetuneSettings } from "./options.ts";
 import type { Trainer } from "./trainer.ts";
@@ -27,25 +29,44 @@ export function pruningScheduleOf(
 }
 
 /** Renews the trainer's mask at a sparsity and gives the sparsity of the prunable weights reached. */
-export function refreshMasks(trainer: Trainer, settings: FinetuneSettings, sparsity: number): number {
-  const { mask } = trainer;
-  const slots = trainer.layout.slots.filter(({ name }) => isPrunable(name));
-  const wordsOf = (slot: typeof slots[number]) =>
-    mask.subarray(slot.offset / 32, slot.offset / 32 + Math.ceil(slot.length / 32));
-  const matrices = slots.map((slot): PrunableMatrix => ({
+export async function refreshMasks(
+  trainer: Trainer,
+  { pattern, scope }: FinetuneSettings,
+  sparsity: number,
+): Promise<number> {
+  if (scope === "layer") {
+    await trainer.reprune(pruneMatrix, (name, place) => ({ ...place, name, pattern, sparsity }));
+  } else {
+    await trainer.settle();
+    pruneTogether(trainer, pattern, sparsity);
+  }
+  return sparsityOfWeights(matricesOf(trainer)).overall;
+}
+
+/** All matrices are ranked together, which one thread does. */
+function pruneTogether(trainer: Trainer, pattern: Pattern, sparsity: number): void {
+  const { mask, layout } = trainer;
+  const wordsOf = (name: string) => {
+    const { offset, length } = layout.slot(name);
+    return mask.subarray(offset / 32, offset / 32 + Math.ceil(length / 32));
+  };
+  const matrices = matricesOf(trainer);
+  const masks = pruneMasks(matrices, {
+    method: magnitude,
+    pattern,
+    scope: "global",
+    sparsity,
+    previous: new Map(matrices.map(({ name }) => [name, wordsOf(name)])),
+  });
+  for (const [name, words] of masks) wordsOf(name).set(words);
+  trainer.applyMask();
+}
+
+function matricesOf(trainer: Trainer): PrunableMatrix[] {
+  return trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => ({
     name: slot.name,
     rows: slot.shape[0],
     columns: slot.shape[1],
     values: trainer.parameter(slot),
   }));
-  const masks = pruneMasks(matrices, {
-    method: magnitude,
-    pattern: settings.pattern,
-    scope: settings.scope,
-    sparsity,
-    previous: new Map(slots.map((slot) => [slot.name, wordsOf(slot)])),
-  });
-  for (const slot of slots) wordsOf(slot).set(masks.get(slot.name)!);
-  trainer.applyMask();
-  return sparsityOfWeights(matrices).overall;
 }

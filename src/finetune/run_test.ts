@@ -10,7 +10,7 @@ import { blockGrid, type Pattern } from "../pruning/pattern.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import type { EvaluationRecord } from "./state.ts";
 import { TinyFolder, tinyRows } from "./tiny_run.ts";
-import { parameterLayoutOf } from "./trainer.ts";
+import { parameterLayoutOf } from "./parameters.ts";
 
 /** The matrices of a folder that pruning is about, as dense numbers, from any format. */
 async function prunableMatrices(dir: string) {

@@ -56,6 +56,7 @@ export async function saveState(
 ): Promise<void> {
   const path = join(out, stateName);
   await ensureFolder(dirname(path));
+  await trainer.settle();
   const { layout } = trainer;
   const flat = (name: string, data: Float32Array) => ({
     name,
@@ -108,6 +109,7 @@ export async function loadState(
     throw new InputError(`${path}: mask has ${mask.length} bytes, wanted ${trainer.mask.byteLength}`);
   }
   bytesOf(trainer.mask).set(mask);
+  trainer.applyMask();
   return progress;
 }
 
@@ -122,6 +124,7 @@ export async function clearLeftovers(out: string): Promise<void> {
 export async function saveBest(out: string, trainer: Trainer): Promise<void> {
   const path = join(out, bestName);
   await ensureFolder(dirname(path));
+  await trainer.settle();
   const { weights } = trainer;
   await writeFileAtomic(
     path,
@@ -137,6 +140,7 @@ export async function saveBest(out: string, trainer: Trainer): Promise<void> {
 /** Puts the best weights back into the trainer. */
 export async function loadBest(out: string, trainer: Trainer): Promise<void> {
   const file = await openSafetensors(join(out, bestName));
+  await trainer.settle();
   trainer.weights.set(await file.float32("weights"));
 }
 

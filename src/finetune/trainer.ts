@@ -2,31 +2,37 @@
  * The training engine: parameters, gradients and optimiser state in one arena, and a plan per batch size in tiles.
  *
  * It knows steps and evaluations, not epochs, files or schedules; `mod.ts` is the loop around it.
+ *
+ * Between steps the parameters may be in a form that only kernels read: pruned matrices compact (`compact.ts`), rows of
+ * the word table behind (`lazy_words.ts`). `settle` brings them into the form that everybody else knows.
  * @module
  */
-import { bertInputs, buildBert } from "../../models/bert.ts";
 import type { BertConfig } from "../../models/config.ts";
 import { InputError } from "../core/errors.ts";
 import { randomKey } from "../core/random.ts";
 import { type BatchViews, type EncodedExample, packBatch } from "../data/batches.ts";
-import { differentiate } from "../graph/autodiff.ts";
-import { Graph, type Value } from "../graph/graph.ts";
 import { unpackTiled } from "../graph/layout.ts";
-import type { Operand, Step, Target } from "../graph/operation.ts";
-import { adamwScalarCount, adamwScalars, adamwSteps } from "../kernels/adamw/steps.ts";
-import { globalNormPartials, globalNormSteps } from "../kernels/global_norm/steps.ts";
+import type { Operand, Target } from "../graph/operation.ts";
+import { adamwScalarCount, adamwScalars } from "../kernels/adamw/steps.ts";
 import type { Machine } from "../machines/machine.ts";
-import { Arena } from "../plan/arena.ts";
-import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.ts";
+import { Arena, ArenaSize, Region } from "../plan/arena.ts";
+import { type Executor, type ExecutorFactory, prepare, type Task } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
-import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
+import { type Plan, planBytes, usualTile } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
+import type { Pattern } from "../pruning/pattern.ts";
+import { CompactMatrices } from "./compact.ts";
+import type { MatrixPlace } from "./compact_task.ts";
+import { LazyWords } from "./lazy_words.ts";
+import { type BatchCapacity, placeTrainingMemory, type TrainingMemory } from "./memory.ts";
 import {
   initialiseParameter,
-  layoutParameters,
   type ParameterLayout,
+  parameterLayoutOf,
   type ParameterSlot,
 } from "./parameters.ts";
+import { zeroPruned } from "./prune_task.ts";
+import { type OptimizerOptions, planStep, type StepMode, type StepParts } from "./step_plan.ts";
 
 /** What a trainer is made for. */
 export interface TrainerOptions {
@@ -40,16 +46,12 @@ export interface TrainerOptions {
   readonly maximumTokens: number;
   readonly seed: number;
   readonly optimizer: OptimizerOptions;
-}
-
-/** AdamW's constants and the clipping threshold; the learning rate comes with each step. */
-export interface OptimizerOptions {
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly weightDecay: number;
-  /** Largest global gradient norm; 0 leaves gradients as they are. */
-  readonly maximumNorm: number;
+  /** What masks prune together; default `unstructured`. */
+  readonly pattern?: Pattern;
+  /** Whether pruned matrices train with sparse kernels once those are faster; default true. */
+  readonly sparse?: boolean;
+  /** Whether layers run again in the backward pass instead of being kept: less memory, a third more time. */
+  readonly checkpoints?: boolean;
 }
 
 /** What one optimiser step did. */
@@ -68,7 +70,13 @@ export interface BatchAnswers {
   readonly stride: number;
 }
 
-type Mode = "train" | "evaluate";
+interface PreparedPlan {
+  readonly program: Program;
+  readonly outputs: ReadonlyMap<string, Operand>;
+}
+
+/** Programs that fit in the arena at a time, of the largest batch; smaller ones take less. */
+const reservedPrograms = 24;
 
 /** A model being trained. Make it with `Trainer.create`; end it with `dispose`. */
 export class Trainer {
@@ -78,84 +86,97 @@ export class Trainer {
   readonly arenaBytes: number;
   readonly #options: TrainerOptions;
   readonly #executor: Executor;
-  readonly #addresses: Addresses;
-  readonly #programs = new Map<string, Promise<PreparedPlan>>();
+  readonly #target: Target;
+  readonly #capacity: BatchCapacity;
+  readonly #memory: TrainingMemory;
+  readonly #parts: StepParts;
+  readonly #activations: number;
+  readonly #activationBytes: number;
+  /** Programs lie here; they are made when first needed, and again when there was no room for all. */
+  readonly #programRegion: Region;
+  readonly #programs = new Map<string, PreparedPlan>();
 
-  private constructor(
-    options: TrainerOptions,
-    executor: Executor,
-    layout: ParameterLayout,
-    addresses: Addresses,
-  ) {
+  private constructor(options: TrainerOptions, executor: Executor, needs: TrainerNeeds) {
+    const { layout, capacity } = needs;
+    const { arena } = executor;
     this.#options = options;
     this.config = options.config;
-    this.#executor = executor;
     this.layout = layout;
-    this.#addresses = addresses;
-    this.arenaBytes = executor.arena.byteLength;
+    this.#executor = executor;
+    this.arenaBytes = arena.byteLength;
+    this.#capacity = capacity;
+    this.#target = targetOf(options);
+    this.#memory = placeTrainingMemory(layout, capacity, arena);
+    this.#parts = partsOf(options, layout, capacity, this.#memory, arena);
+    this.#activationBytes = needs.activationBytes;
+    this.#activations = arena.allocate(needs.activationBytes, "activations");
+    this.#programRegion = new Region(
+      arena.allocate(needs.programsBytes, "programs"),
+      needs.programsBytes,
+    );
+    this.#parts.lazy?.attach(arena);
+    this.mask.fill(0xffffffff);
   }
 
   /** Sizes the arena for the largest batch, and starts the workers. Throws `InputError` when it cannot fit. */
   static async create(options: TrainerOptions): Promise<Trainer> {
-    const target = targetOf(options);
-    const columns = alignUp(options.maximumTokens, target.tile);
-    const layout = parameterLayoutOf(options.config);
-    const parameterBytes = addressBytes(layout, columns, sequencesOf(options));
-    checkArenaBytes(parameterBytes, options);
-    // Planning is pure: a plan at made-up addresses tells how much memory the largest batch takes.
-    const dry = planAddresses(layout, columns, sequencesOf(options), { allocate: () => 64 });
-    const plan = planStep("train", options, columns, layout, dry);
-    const evaluation = planStep("evaluate", options, columns, layout, dry);
-    const tiles = columns / target.tile;
-    const bytes = parameterBytes +
-      Math.max(planBytes(plan), planBytes(evaluation)) +
-      tiles * (alignUp(programBytes(plan)) + alignUp(programBytes(evaluation)) + 128) + 2 ** 16;
-    checkArenaBytes(bytes, options);
+    const needs = trainerNeeds(options);
     const executor = await options.createExecutor({
       machine: options.machine,
       threads: options.workers,
-      arena: new Arena(bytes),
+      arena: new Arena(needs.arenaBytes),
     });
-    const addresses = planAddresses(layout, columns, sequencesOf(options), executor.arena);
-    addresses.activations = executor.arena.allocate(
-      Math.max(planBytes(plan), planBytes(evaluation)),
-      "activations",
-    );
-    const trainer = new Trainer(options, executor, layout, addresses);
-    const prunable = layout.ranges.find((range) => range.prunable);
-    if (prunable) trainer.mask.fill(0xffffffff);
-    return trainer;
+    return new Trainer(options, executor, needs);
   }
 
-  /** All weights, in the order of `layout`. A live view of the arena. */
+  /** All weights, in the order of `layout`. A live view of the arena, to be used while settled. */
   get weights(): Float32Array {
-    return this.#executor.arena.float32(this.#addresses.weights, this.layout.length);
+    return this.#flat("weights");
   }
 
-  /** AdamW's first moments. A live view. */
+  /** AdamW's first moments. A live view, to be used while settled. */
   get firstMoment(): Float32Array {
-    return this.#executor.arena.float32(this.#addresses.firstMoment, this.layout.length);
+    return this.#flat("firstMoment");
   }
 
-  /** AdamW's second moments. A live view. */
+  /** AdamW's second moments. A live view, to be used while settled. */
   get secondMoment(): Float32Array {
-    return this.#executor.arena.float32(this.#addresses.secondMoment, this.layout.length);
+    return this.#flat("secondMoment");
   }
 
-  /** Gradients of the last step. A live view. */
+  /**
+   * Gradients of the last step. A live view. Those of the word table are of the batch's rows alone where the table is
+   * updated lazily, and those of compact matrices in packed order.
+   */
   get gradients(): Float32Array {
-    return this.#executor.arena.float32(this.#addresses.gradients, this.layout.length);
+    return this.#executor.arena.float32(this.#memory.gradients, this.layout.length);
   }
 
-  /** The bits of the prunable range: bit i of word j keeps weight 32j + i. A live view. */
+  /**
+   * The bits of the prunable range: bit i of word j keeps weight 32j + i. A live view, to be used while settled;
+   * `applyMask` must follow a change.
+   */
   get mask(): Uint32Array {
+    this.#checkSettled("mask");
     const words = prunableLength(this.layout) / 32;
-    return new Uint32Array(this.#executor.arena.memory.buffer, this.#addresses.mask, words);
+    return new Uint32Array(this.#executor.arena.memory.buffer, this.#memory.mask, words);
   }
 
-  /** A live view of one parameter. */
+  /** A live view of one parameter, to be used while settled. */
   parameter(slot: ParameterSlot): Float32Array {
     return this.weights.subarray(slot.offset, slot.offset + slot.length);
+  }
+
+  /** Whether weights and moments are as `layout` says: not after a step that had pruned matrices or lazy rows. */
+  get isSettled(): boolean {
+    const { compact, lazy } = this.#parts;
+    return compact.compacted.size === 0 && (lazy?.history.length ?? 0) === 0;
+  }
+
+  /** Brings weights and moments into the order of `layout`, until the next step or evaluation. Changes no number. */
+  async settle(): Promise<void> {
+    await this.#bringUpToDate();
+    await this.#parts.compact.expand(this.#executor);
   }
 
   /** Fills parameters with fresh random weights; all of them, or those named. */
@@ -168,52 +189,59 @@ export class Trainer {
     }
   }
 
-  /** Zeroes weights and moments wherever the mask has a 0. */
+  /** Zeroes weights and moments wherever the mask has a 0. To be called when the mask was changed, while settled. */
   applyMask(): void {
-    const { mask, weights, firstMoment, secondMoment } = this;
-    for (let word = 0; word < mask.length; word++) {
-      const bits = mask[word];
-      if (bits === 0xffffffff) continue;
-      for (let bit = 0; bit < 32; bit++) {
-        if (bits & (1 << bit)) continue;
-        const index = word * 32 + bit;
-        weights[index] = 0;
-        firstMoment[index] = 0;
-        secondMoment[index] = 0;
-      }
-    }
+    const prunable = (array: Float32Array) => array.subarray(0, prunableLength(this.layout));
+    zeroPruned(this.mask, [this.weights, this.firstMoment, this.secondMoment].map(prunable));
+    this.#parts.compact.maskChanged();
+  }
+
+  /**
+   * Runs a task for each prunable matrix, spread over the workers; it may change the matrix's mask, weights and moments.
+   * Settles first.
+   */
+  async reprune<T>(
+    task: Task<T, void>,
+    request: (name: string, place: MatrixPlace) => T,
+  ): Promise<void> {
+    await this.settle();
+    const { compact } = this.#parts;
+    await this.#executor.perform(task, Array.from(compact.places, ([name, place]) => request(name, place)));
+    compact.maskChanged();
   }
 
   /** One step: forward, backward, clip, AdamW, mask. `step` counts from 1 and names the dropout masks. */
   async step(batch: readonly EncodedExample[], step: number, learningRate: number): Promise<StepResult> {
     const { arena } = this.#executor;
     const { seed, optimizer } = this.#options;
-    const prepared = await this.#load("train", batch);
+    const { lazy } = this.#parts;
+    const memory = this.#memory;
+    if (lazy?.history.isFull) await this.#bringUpToDate();
+    const { program, outputs } = await this.#load("train", batch);
     const key = randomKey(seed, "dropout", step);
-    arena.int32(this.#addresses.seed, 2).set([key.low | 0, key.high | 0]);
-    const { scalars, scalarsWithoutDecay } = this.#addresses;
-    const write = (address: number, weightDecay: number) =>
-      arena.float32(address, adamwScalarCount)
-        .set(adamwScalars({ ...optimizer, learningRate, weightDecay }, step));
-    write(scalars, optimizer.weightDecay);
-    write(scalarsWithoutDecay, 0);
-    await this.#executor.run(prepared.program);
-    return {
-      loss: arena.float32(prepared.outputs.get("loss")!.address, 1)[0],
-      gradientNorm: arena.float32(this.#addresses.norm, 1)[0],
-    };
+    arena.int32(memory.seed, 2).set([key.low | 0, key.high | 0]);
+    const scalars = (weightDecay: number) => adamwScalars({ ...optimizer, learningRate, weightDecay }, step);
+    const decayed = scalars(optimizer.weightDecay);
+    arena.float32(memory.scalars, adamwScalarCount).set(decayed);
+    arena.float32(memory.scalarsWithoutDecay, adamwScalarCount).set(scalars(0));
+    lazy?.history.begin(decayed);
+    await this.#executor.run(program);
+    const [gradientNorm, clip] = arena.float32(memory.norm, 2);
+    lazy?.history.end(clip);
+    return { loss: arena.float32(outputs.get("loss")!.address, 1)[0], gradientNorm };
   }
 
-  /** Loss and logits without dropout, changing nothing. */
+  /** Loss and logits without dropout, changing no number. */
   async evaluate(batch: readonly EncodedExample[]): Promise<BatchAnswers> {
     const { arena } = this.#executor;
-    const prepared = await this.#load("evaluate", batch);
-    await this.#executor.run(prepared.program);
-    const { address, type } = prepared.outputs.get("logits")!;
+    await this.#bringUpToDate();
+    const { program, outputs } = await this.#load("evaluate", batch);
+    await this.#executor.run(program);
+    const { address, type } = outputs.get("logits")!;
     const [labels, stride] = type.shape;
     return {
-      loss: arena.float32(prepared.outputs.get("loss")!.address, 1)[0],
-      logits: unpackTiled(arena.float32(address, labels * stride), labels, stride, prepared.tile),
+      loss: arena.float32(outputs.get("loss")!.address, 1)[0],
+      logits: unpackTiled(arena.float32(address, labels * stride), labels, stride, this.#target.tile),
       stride,
     };
   }
@@ -223,30 +251,72 @@ export class Trainer {
     return this.#executor.dispose();
   }
 
+  #flat(name: "weights" | "firstMoment" | "secondMoment"): Float32Array {
+    this.#checkSettled(name);
+    return this.#executor.arena.float32(this.#memory[name], this.layout.length);
+  }
+
+  #checkSettled(what: string): void {
+    if (!this.isSettled) throw new Error(`Cannot read the ${what}: settle the trainer first`);
+  }
+
+  /** Makes rows of the word table take the steps that they missed. */
+  async #bringUpToDate(): Promise<void> {
+    const { lazy } = this.#parts;
+    if (!lazy || lazy.history.length === 0) return;
+    const { program } = await this.#prepared("flush", () => lazy.flushPlan(this.#target, this.#activations));
+    await this.#executor.run(program);
+    lazy.history.clear();
+  }
+
   /** Writes the batch into the arena and gives the program for its size. */
-  async #load(mode: Mode, batch: readonly EncodedExample[]): Promise<PreparedPlan> {
+  async #load(mode: StepMode, batch: readonly EncodedExample[]): Promise<PreparedPlan> {
+    const { arena } = this.#executor;
+    const { compact, lazy } = this.#parts;
+    if (this.#options.sparse !== false && await compact.compact(this.#executor)) this.#forgetPrograms();
     const tokens = batch.reduce((sum, example) => sum + example.ids.length, 0);
-    const target = targetOf(this.#options);
-    const columns = alignUp(Math.max(tokens, 1), target.tile);
-    const key = `${mode} ${columns}`;
-    let prepared = this.#programs.get(key);
-    if (!prepared) {
-      const plan = planStep(mode, this.#options, columns, this.layout, this.#addresses);
-      prepared = prepare(this.#executor, plan).then((program) => ({
-        program,
-        outputs: plan.outputs,
-        tile: target.tile,
+    const columns = alignUp(Math.max(tokens, 1), this.#target.tile);
+    const prepared = await this.#prepared(`${mode} ${columns}`, () =>
+      planStep(mode, {
+        ...this.#options,
+        target: this.#target,
+        layout: this.layout,
+        memory: this.#memory,
+        parts: this.#parts,
+        columns,
+        sequences: this.#capacity.sequences,
+        activations: this.#activations,
       }));
-      this.#programs.set(key, prepared);
-    }
     packBatch(batch, this.#views(columns));
-    return await prepared;
+    if (mode === "train") lazy?.list(arena, columns);
+    return prepared;
+  }
+
+  async #prepared(key: string, makePlan: () => Plan): Promise<PreparedPlan> {
+    const known = this.#programs.get(key);
+    if (known) return known;
+    const plan = makePlan();
+    if (planBytes(plan) > this.#activationBytes) {
+      throw new RangeError(
+        `Cannot run ${key}: it takes ${planBytes(plan)} bytes of ${this.#activationBytes}`,
+      );
+    }
+    if (!this.#programRegion.fits(programBytes(plan))) this.#forgetPrograms();
+    const program = await prepare(this.#executor, plan, this.#programRegion);
+    const prepared = { program, outputs: plan.outputs };
+    this.#programs.set(key, prepared);
+    return prepared;
+  }
+
+  #forgetPrograms(): void {
+    this.#programs.clear();
+    this.#programRegion.clear();
   }
 
   #views(columns: number): BatchViews {
     const { arena } = this.#executor;
-    const sequences = sequencesOf(this.#options);
-    const at = this.#addresses;
+    const { sequences } = this.#capacity;
+    const at = this.#memory;
     return {
       tokenIds: arena.int32(at.tokenIds, columns),
       positionIds: arena.int32(at.positionIds, columns),
@@ -258,38 +328,56 @@ export class Trainer {
   }
 }
 
-interface PreparedPlan {
-  readonly program: Program;
-  readonly outputs: ReadonlyMap<string, Operand>;
-  readonly tile: number;
+/** What a trainer takes of memory. */
+export interface TrainerNeeds {
+  readonly layout: ParameterLayout;
+  readonly capacity: BatchCapacity;
+  readonly activationBytes: number;
+  readonly programsBytes: number;
+  /** All together. */
+  readonly arenaBytes: number;
 }
 
-/** Where everything that outlives a step lies. */
-interface Addresses {
-  weights: number;
-  gradients: number;
-  firstMoment: number;
-  secondMoment: number;
-  mask: number;
-  scalars: number;
-  scalarsWithoutDecay: number;
-  norm: number;
-  partials: number;
-  tokenIds: number;
-  positionIds: number;
-  typeIds: number;
-  offsets: number;
-  firstTokens: number;
-  labels: number;
-  seed: number;
-  activations: number;
+/**
+ * Planning is pure: plans at made-up addresses tell how much memory the largest batch takes. Throws `InputError` when
+ * that is more than there can be.
+ */
+export function trainerNeeds(options: TrainerOptions): TrainerNeeds {
+  const target = targetOf(options);
+  const layout = parameterLayoutOf(options.config);
+  const capacity: BatchCapacity = {
+    columns: alignUp(Math.max(1, options.maximumTokens), target.tile),
+    sequences: alignUp(options.maximumSequences, target.tile),
+  };
+  const size = new ArenaSize();
+  const memory = placeTrainingMemory(layout, capacity, size);
+  const parts = partsOf(options, layout, capacity, memory, size);
+  checkArenaBytes(size.byteLength, options);
+  const plans = (["train", "evaluate"] as const).map((mode) =>
+    planStep(mode, { ...options, target, layout, memory, parts, ...capacity, activations: 0 })
+  );
+  const sparseBytes = options.sparse === false ? 0 : parts.compact.planBytes;
+  const activationBytes = Math.max(...plans.map(planBytes)) + sparseBytes;
+  // Programs of sparse matrices have more calls than dense ones.
+  const programsBytes = reservedPrograms * Math.max(...plans.map((plan) => programBytes(plan)));
+  size.allocate(activationBytes, "activations");
+  size.allocate(programsBytes, "programs");
+  checkArenaBytes(size.byteLength, options);
+  return { layout, capacity, activationBytes, programsBytes, arenaBytes: size.byteLength };
 }
 
-/** The layout of a model's parameters, from its graph. */
-export function parameterLayoutOf(config: BertConfig): ParameterLayout {
-  const graph = new Graph();
-  buildBert(graph, config, { columns: 1, sequences: 1, mode: "infer" });
-  return layoutParameters(graph);
+function partsOf(
+  options: TrainerOptions,
+  layout: ParameterLayout,
+  { columns }: BatchCapacity,
+  memory: TrainingMemory,
+  allocator: Arena | ArenaSize,
+): StepParts {
+  const { pattern = "unstructured", machine } = options;
+  return {
+    compact: new CompactMatrices(layout, { pattern, machine, at: memory }, allocator),
+    lazy: LazyWords.pays(layout.words, columns) ? new LazyWords(layout.words, memory) : undefined,
+  };
 }
 
 /** Kernels take 32-bit addresses. */
@@ -301,116 +389,11 @@ function checkArenaBytes(bytes: number, { maximumTokens }: TrainerOptions): void
   );
 }
 
-function targetOf(options: TrainerOptions): Target {
-  const { lanes, vectorRegisters } = options.machine;
-  return { lanes, vectorRegisters, tile: usualTile(lanes), workers: options.workers };
-}
-
-function sequencesOf(options: TrainerOptions): number {
-  return alignUp(options.maximumSequences, targetOf(options).tile);
+function targetOf({ machine: { lanes, vectorRegisters }, workers }: TrainerOptions): Target {
+  return { lanes, vectorRegisters, tile: usualTile(lanes), workers };
 }
 
 function prunableLength(layout: ParameterLayout): number {
   const range = layout.ranges.find((candidate) => candidate.prunable);
   return range ? range.end - range.begin : 0;
-}
-
-/** Sizes of the long-lived ranges, in the order they are allocated. */
-function addressSizes(
-  layout: ParameterLayout,
-  columns: number,
-  sequences: number,
-): Record<keyof Addresses, number> {
-  const flat = layout.length * 4;
-  return {
-    weights: flat,
-    gradients: flat,
-    firstMoment: flat,
-    secondMoment: flat,
-    mask: prunableLength(layout) / 8,
-    scalars: adamwScalarCount * 4,
-    scalarsWithoutDecay: adamwScalarCount * 4,
-    norm: 8,
-    partials: globalNormPartials([{ address: 0, count: layout.length }]) * 4,
-    tokenIds: columns * 4,
-    positionIds: columns * 4,
-    typeIds: columns * 4,
-    offsets: (sequences + 1) * 4,
-    firstTokens: sequences * 4,
-    labels: sequences * 4,
-    seed: 8,
-    activations: 0, // allocated last, once the plans are known
-  };
-}
-
-function planAddresses(
-  layout: ParameterLayout,
-  columns: number,
-  sequences: number,
-  arena: { allocate(bytes: number, purpose: string): number },
-): Addresses {
-  const entries = Object.entries(addressSizes(layout, columns, sequences));
-  return Object.fromEntries(
-    entries.map(([name, bytes]) => [name, arena.allocate(bytes, name)]),
-  ) as unknown as Addresses;
-}
-
-function addressBytes(layout: ParameterLayout, columns: number, sequences: number): number {
-  return Object.values(addressSizes(layout, columns, sequences))
-    .reduce((sum, bytes) => sum + alignUp(bytes), 0);
-}
-
-/** The plan of a training or evaluation step for a number of columns. */
-function planStep(
-  mode: Mode,
-  options: TrainerOptions,
-  columns: number,
-  layout: ParameterLayout,
-  addresses: Addresses,
-): Plan {
-  const target = targetOf(options);
-  const graph = new Graph();
-  const { loss } = buildBert(graph, options.config, { columns, sequences: sequencesOf(options), mode });
-  const bindings = new Map<Value, number>();
-  for (const [name, value] of graph.inputs) {
-    bindings.set(value, addresses[name as keyof typeof bertInputs]);
-  }
-  const slots = new Map(layout.slots.map((slot) => [slot.name, slot]));
-  for (const [name, value] of graph.parameters) {
-    bindings.set(value, addresses.weights + slots.get(name)!.offset * 4);
-  }
-  let epilogue: Step[] = [];
-  if (mode === "train") {
-    for (const [name, gradient] of differentiate(graph, loss!)) {
-      graph.output(`gradient.${name}`, gradient);
-      bindings.set(gradient, addresses.gradients + slots.get(name)!.offset * 4);
-    }
-    epilogue = optimizerSteps(options, layout, addresses);
-  }
-  return planGraph(graph, { target, bindings, base: addresses.activations, epilogue });
-}
-
-/** The global norm, then one fused pass over each range of the flat parameters. */
-function optimizerSteps(options: TrainerOptions, layout: ParameterLayout, at: Addresses): Step[] {
-  const norm = globalNormSteps({
-    gradients: [{ address: at.gradients, count: layout.length }],
-    partials: at.partials,
-    result: at.norm,
-    maximumNorm: options.optimizer.maximumNorm,
-    workers: options.workers,
-  });
-  const updates = adamwSteps({
-    ranges: layout.ranges.map(({ begin, end, decay, prunable }) => ({
-      weights: at.weights + begin * 4,
-      gradients: at.gradients + begin * 4,
-      firstMoment: at.firstMoment + begin * 4,
-      secondMoment: at.secondMoment + begin * 4,
-      mask: prunable ? at.mask : undefined,
-      scalars: decay ? at.scalars : at.scalarsWithoutDecay,
-      count: end - begin,
-    })),
-    clip: at.norm + 4,
-    workers: options.workers,
-  });
-  return [...norm, ...updates];
 }

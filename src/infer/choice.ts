@@ -4,7 +4,12 @@
  */
 import type { StoredMatrix } from "../checkpoint/sparse_bitmask.ts";
 import type { SparsePattern } from "../kernels/sparse_matmul/pack.ts";
-import { type Blocking, type CacheTarget, chooseBlocking, type MatrixToCut } from "./blocking.ts";
+import {
+  type Blocking,
+  type CacheTarget,
+  chooseBlocking,
+  type MatrixToCut,
+} from "../kernels/sparse_matmul/blocking.ts";
 
 /** What a choice depends on. */
 export interface MatrixProfile extends MatrixToCut {

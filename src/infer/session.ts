@@ -26,7 +26,7 @@ import {
   runnerNeeds,
   sizeOfRun,
 } from "./runner.ts";
-import type { CacheTarget } from "./blocking.ts";
+import type { CacheTarget } from "../kernels/sparse_matmul/blocking.ts";
 import { chooseByRule, type KernelChooser } from "./choice.ts";
 import { chooseByMeasuring } from "./tuning.ts";
 import type { TuningStore } from "./tuning_store.ts";

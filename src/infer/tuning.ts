@@ -22,7 +22,7 @@ import { type Executor, type ExecutorFactory, prepare } from "../plan/executor.t
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
-import type { Blocking, CacheTarget } from "./blocking.ts";
+import type { Blocking, CacheTarget } from "../kernels/sparse_matmul/blocking.ts";
 import { chooseByRule, type KernelChoice, type MatrixProfile, type PrunedMatrix } from "./choice.ts";
 import type { TuningStore } from "./tuning_store.ts";
 

@@ -6,7 +6,7 @@ import { randomKey, RandomStream } from "../core/random.ts";
 import { availableMachines, selectMachine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { usualTile } from "../plan/plan.ts";
-import type { CacheTarget } from "./blocking.ts";
+import type { CacheTarget } from "../kernels/sparse_matmul/blocking.ts";
 import { chooseByRule, type PrunedMatrix } from "./choice.ts";
 import { chooseByMeasuring, type TunedChoice, type TuningOptions } from "./tuning.ts";
 import { tuningFile, type TuningStore } from "./tuning_store.ts";

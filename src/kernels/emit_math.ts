@@ -244,3 +244,16 @@ function emitPolynomial(
   }
   return [result, spare];
 }
+
+/** Lane i = 1 << i, in a new register: 2^i is built as a float, whose exponent field is 127 + i. */
+export function emitLaneBits(vm: VectorMachine): Vector {
+  const bits = vm.vector();
+  const bias = vm.vector();
+  vm.laneIndex(bits);
+  vm.constantI32(bias, 127);
+  vm.addI32(bits, bits, bias);
+  vm.shiftLeftI32(bits, bits, 23);
+  vm.f32ToI32(bits, bits);
+  vm.free(bias);
+  return bits;
+}

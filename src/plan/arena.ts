@@ -82,3 +82,38 @@ export class Arena implements Allocator {
     return new Uint8Array(this.memory.buffer, address, length);
   }
 }
+
+/** A part of an arena whose content can be forgotten to make room. */
+export class Region implements Allocator {
+  readonly #begin: number;
+  readonly #end: number;
+  #used: number;
+
+  /** The bytes from `begin`, a multiple of 64. */
+  constructor(begin: number, bytes: number) {
+    this.#begin = this.#used = begin;
+    this.#end = begin + bytes;
+  }
+
+  /** Whether there is room for so many bytes more. */
+  fits(bytes: number): boolean {
+    return this.#used + alignUp(bytes) <= this.#end;
+  }
+
+  /** See `Allocator`. Throws a RangeError when the region is full. */
+  allocate(bytes: number, purpose: string, alignment: number = bufferAlignment): number {
+    const address = alignUp(this.#used, alignment);
+    if (address + alignUp(bytes) > this.#end) {
+      throw new RangeError(
+        `Cannot allocate ${bytes} bytes for ${purpose}: ${this.#end - address} bytes are left of the region`,
+      );
+    }
+    this.#used = address + alignUp(bytes);
+    return address;
+  }
+
+  /** Makes room again. */
+  clear(): void {
+    this.#used = this.#begin;
+  }
+}

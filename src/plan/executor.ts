@@ -8,7 +8,7 @@ import type { LinkedKernel, Machine } from "../machines/machine.ts";
 import { linkImage } from "../machines/mod.ts";
 import type { Plan } from "./plan.ts";
 import { type Program, programBytes, writeProgram } from "./program.ts";
-import type { Arena } from "./arena.ts";
+import type { Allocator, Arena } from "./arena.ts";
 
 /**
  * Runs programs on an arena, one at a time: calls queue up. When a worker fails, the run under way and all later calls
@@ -58,10 +58,14 @@ export function checkThreads(threads: number): number {
   throw new InputError(`threads is ${threads}: wanted a whole number from 1 to 1024`);
 }
 
-/** Links a plan's kernels and writes its program into freshly allocated arena memory. */
-export async function prepare(executor: Executor, plan: Plan): Promise<Program> {
+/** Links a plan's kernels and writes its program into memory of the allocator, the arena unless told. */
+export async function prepare(
+  executor: Executor,
+  plan: Plan,
+  allocator: Allocator = executor.arena,
+): Promise<Program> {
   const numbers = await executor.link(plan.kernels);
-  const address = executor.arena.allocate(programBytes(plan), "program");
+  const address = allocator.allocate(programBytes(plan), "program");
   return writeProgram(plan, executor.arena.memory, address, (key) => numbers.get(key)!);
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
+import { emitLaneBits } from "../emit_math.ts";
 import { type ArgumentReader, defineKernel, type Kernel } from "../kernel.ts";
 import { type Constants, type Cursors, emitConstants, emitVector, emitWhenFinite } from "./emit.ts";
 
@@ -116,17 +117,4 @@ function emitMaskedRange(
     vm.free(part);
   });
   vm.free(mask, word, laneBit, vectors);
-}
-
-/** Lane i = 1 << i, in a new register: 2^i is built as a float, whose exponent field is 127 + i. */
-function emitLaneBits(vm: VectorMachine): Vector {
-  const bits = vm.vector();
-  const bias = vm.vector();
-  vm.laneIndex(bits);
-  vm.constantI32(bias, 127);
-  vm.addI32(bits, bits, bias);
-  vm.shiftLeftI32(bits, bits, 23);
-  vm.f32ToI32(bits, bits);
-  vm.free(bias);
-  return bits;
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { rows } from "../../graph/graph.ts";
+import { indices, rows } from "../../graph/graph.ts";
 import type { Operation } from "../../graph/operation.ts";
 import { conform, type ConformanceCase, normals } from "../conformance.ts";
 import { chunkElements } from "./kernel.ts";
@@ -79,6 +79,53 @@ Deno.test("the global norm and its clip factor conform", (t) =>
       ([range]) => range[chunkElements + 4] = -Infinity,
     ),
   ]));
+
+/** The same of one range and its mask; what is masked out is NaN. */
+const maskedNorm: Operation<Attributes> = {
+  ...globalNorm,
+  name: "maskedNorm",
+  infer: ([range]) => globalNorm.infer([range], { maximumNorm: 0 }),
+  reference([gradients, mask], node) {
+    const kept = Float64Array.from(gradients!, (value, i) => (mask![i >> 5] >>> (i & 31)) & 1 ? value : 0);
+    return globalNorm.reference([kept], node);
+  },
+  lower: ({ attributes: { maximumNorm }, inputs, outputs: [result, partials], target: { workers } }) =>
+    globalNormSteps({
+      gradients: [{
+        address: inputs[0]!.address,
+        count: inputs[0]!.type.shape[0],
+        mask: inputs[1]!.address,
+      }],
+      partials: partials.address,
+      result: result.address,
+      maximumNorm,
+      workers,
+    }),
+};
+
+Deno.test("the norm of masked gradients conforms: what is pruned does not count, even NaN", (t) =>
+  conform(
+    t,
+    maskedNorm,
+    [32, 64, 480, chunkElements, chunkElements + 32, 3 * chunkElements + 96].map((count) => ({
+      name: `${count} elements`,
+      seed: count,
+      tolerance: { relative: 3e-6, absolute: 0 },
+      build({ random }) {
+        const inputTypes = [rows(count), indices(count / 32)];
+        const gradients = normals(random, inputTypes[0], 1e-3);
+        const mask = Int32Array.from(
+          { length: count / 32 },
+          () => Math.floor(random.uniform() * 2 ** 32) | 0,
+        );
+        mask[0] = -1;
+        for (let i = 32; i < count; i++) {
+          if (!((mask[i >> 5] >>> (i & 31)) & 1) && random.uniform() < 0.1) gradients[i] = NaN;
+        }
+        return { attributes: { maximumNorm: 0.01 }, inputTypes, inputs: [gradients, mask] };
+      },
+    })),
+  ));
 
 Deno.test("the clip factor is PyTorch's", () => {
   const { norm, clip } = globalNormReference([[3], [4]], 1);

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
+import { emitLaneBits } from "../emit_math.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 
 /** Elements of a chunk: the unit of a partial sum. Fixed, so that the sum does not depend on the workers. */
@@ -68,12 +69,72 @@ function emitSumOfSquares(
   vm.fma(sums[0], value, value);
   vm.shiftLeftInteger(count, count, 2);
   vm.addInteger(pointer, pointer, count);
+  emitTreeSum(vm, sums);
+  vm.free(value, iterations);
+}
+
+/** The sum of all lanes of all vectors, in every lane of the first. */
+function emitTreeSum(vm: VectorMachine, sums: readonly Vector[]): void {
   for (let half = sums.length / 2; half >= 1; half /= 2) {
     for (let i = 0; i < half; i++) vm.add(sums[i], sums[i], sums[i + half]);
   }
   vm.sumLanes(sums[0], sums[0]);
-  vm.free(value, iterations);
 }
+
+const maskedSumArguments = { ...sumArguments, mask: "pointer" } as const;
+
+/** Elements that a word of a mask tells about. */
+const wordElements = 32;
+
+/**
+ * The same over the gradients whose bit is set: bit i mod 32 of word ⌊i / 32⌋ belongs to element i. What the others
+ * hold, NaN too, does not matter. The count is a multiple of 32.
+ */
+export const sumOfSquaresMaskedKernel: Kernel<typeof maskedSumArguments> = defineKernel({
+  key: "sum_of_squares_masked_f32",
+  arguments: maskedSumArguments,
+  emit(vm, args) {
+    const gradients = args.pointer("gradients");
+    const partials = args.pointer("partials");
+    const mask = args.pointer("mask");
+    const left = args.integer("count");
+    const words = vm.integer();
+    const laneBits = emitLaneBits(vm);
+    const [zero, word, value, bit] = [vm.vector(), vm.vector(), vm.vector(), vm.vector()];
+    vm.constantF32(zero, 0);
+    const sums = Array.from({ length: accumulators }, () => vm.vector());
+    const vectors = wordElements / vm.lanes;
+    vm.shiftRightInteger(left, left, Math.log2(wordElements));
+    const chunks = vm.integer();
+    vm.addInteger(chunks, left, chunkElements / wordElements - 1);
+    vm.shiftRightInteger(chunks, chunks, Math.log2(chunkElements / wordElements));
+    vm.repeat(chunks, () => {
+      vm.moveInteger(words, left);
+      vm.when(words, "greater", chunkElements / wordElements, () => {
+        vm.setInteger(words, chunkElements / wordElements);
+      });
+      vm.subtractInteger(left, left, words);
+      for (const sum of sums) vm.constantF32(sum, 0);
+      vm.repeat(words, () => {
+        vm.broadcast(word, mask, 0);
+        for (let i = 0; i < vectors; i++) {
+          vm.load(value, gradients, 4 * vm.lanes * i);
+          vm.and(bit, word, laneBits);
+          vm.i32ToF32(bit, bit);
+          vm.selectLess(value, zero, bit, value, zero);
+          vm.fma(sums[i % accumulators], value, value);
+          vm.shiftRightI32(word, word, vm.lanes);
+        }
+        vm.addInteger(mask, mask, 4);
+        vm.addInteger(gradients, gradients, 4 * wordElements);
+      });
+      emitTreeSum(vm, sums);
+      vm.storeLane0(partials, 0, sums[0]);
+      vm.addInteger(partials, partials, 4);
+    });
+    vm.free(gradients, partials, mask, left, words, chunks, laneBits, zero, word, value, bit, ...sums);
+  },
+});
 
 const clipArguments = {
   partials: "pointer",

@@ -4,7 +4,7 @@
  */
 import { splitRange, type Step } from "../../graph/operation.ts";
 import { callKernel, type KernelCall } from "../kernel.ts";
-import { chunkElements, clipFactorKernel, sumOfSquaresKernel } from "./kernel.ts";
+import { chunkElements, clipFactorKernel, sumOfSquaresKernel, sumOfSquaresMaskedKernel } from "./kernel.ts";
 
 /** A range of f32 elements in the arena. */
 export interface FlatRange {
@@ -12,6 +12,11 @@ export interface FlatRange {
   readonly address: number;
   /** Elements. */
   readonly count: number;
+  /**
+   * Bitset of 32-bit words: only element i whose bit i mod 32 of word ⌊i / 32⌋ is set counts. The range is then a
+   * multiple of 32 long. Absent: all count.
+   */
+  readonly mask?: number;
 }
 
 /** Where the gradients are and where the results go. Addresses are bytes from the arena's start. */
@@ -45,15 +50,20 @@ export function globalNormSteps(request: GlobalNormRequest): Step[] {
   const sums = splitRange(partialCount, workers).map(({ begin, end }) => {
     const calls: KernelCall[] = [];
     let firstChunk = 0;
-    for (const { address, count } of gradients) {
+    for (const { address, count, mask } of gradients) {
       const from = Math.max(begin, firstChunk) - firstChunk;
       const to = Math.min(end - firstChunk, chunksOf(count));
       if (from < to) {
-        calls.push(callKernel(sumOfSquaresKernel, {
+        const share = {
           gradients: address + 4 * chunkElements * from,
           partials: partials + 4 * (firstChunk + from),
           count: Math.min(count, chunkElements * to) - chunkElements * from,
-        }));
+        };
+        calls.push(
+          mask === undefined
+            ? callKernel(sumOfSquaresKernel, share)
+            : callKernel(sumOfSquaresMaskedKernel, { ...share, mask: mask + chunkElements / 8 * from }),
+        );
       }
       firstChunk += chunksOf(count);
     }

@@ -6,7 +6,7 @@
  * ```
  * @module
  */
-import { chooseBlocking } from "../../infer/blocking.ts";
+import { chooseBlocking } from "./blocking.ts";
 import { randomKey, RandomStream } from "../../core/random.ts";
 import { elementCount, rows, tiled, type ValueType } from "../../graph/graph.ts";
 import type { NumberArray, Operation } from "../../graph/operation.ts";

@@ -18,7 +18,7 @@
  * 1328 and 1366.
  * @module
  */
-import { defaultPanelInputs, type SparsePattern } from "../kernels/sparse_matmul/pack.ts";
+import { defaultPanelInputs, type SparsePattern } from "./pack.ts";
 
 /** A matrix about to be packed. */
 export interface MatrixToCut {

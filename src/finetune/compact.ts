@@ -1,0 +1,137 @@
+/**
+ * Pruned matrices in training: dense with zeros while masks are chosen, saved or compared, compact while steps run.
+ *
+ * Below a density at which the sparse kernels win, a matrix is brought into their order (`compact_task.ts`): its weights
+ * and moments move to the front of their places, gradients come out in the same order, and the optimiser passes over
+ * what is left alone. Only the representation changes back and forth, never a number.
+ * @module
+ */
+import { chooseBlocking } from "../kernels/sparse_matmul/blocking.ts";
+import { type SparsePattern, valueCount } from "../kernels/sparse_matmul/pack.ts";
+import type { Cut } from "../kernels/sparse_matmul/training_structure.ts";
+import { levelOneBytes, type Machine } from "../machines/mod.ts";
+import type { Allocator } from "../plan/arena.ts";
+import type { Executor } from "../plan/executor.ts";
+import { alignUp } from "../plan/memory.ts";
+import { usualTile } from "../plan/plan.ts";
+import { popcount } from "../pruning/bitset.ts";
+import type { Pattern } from "../pruning/pattern.ts";
+import { isPrunable } from "../pruning/sparsity.ts";
+import { type CompactMatrix, type CompactRequest, roomFor, task as compactMatrix } from "./compact_task.ts";
+import { task as expandMatrix } from "./expand_task.ts";
+import type { ParameterLayout } from "./parameters.ts";
+
+/**
+ * Share of weights left below which a matrix trains sparse: where a step's three products together take as long as the
+ * dense ones.
+ */
+const breakEvenDensity = { "unstructured": 0.35, "4x1": 0.5 } as const satisfies Record<
+  SparsePattern,
+  number
+>;
+
+/** Where the long-lived arrays begin, in bytes from the arena's start. */
+export interface StateAddresses {
+  readonly weights: number;
+  readonly firstMoment: number;
+  readonly secondMoment: number;
+  readonly mask: number;
+}
+
+/** What compact matrices are made for. */
+export interface CompactOptions {
+  readonly pattern: Pattern;
+  readonly machine: Machine;
+  readonly at: StateAddresses;
+}
+
+/** The prunable matrices of a model in training. */
+export class CompactMatrices {
+  readonly #requests = new Map<string, CompactRequest>();
+  /** Of the present mask, by weight name; undefined when it has changed. */
+  #matrices: ReadonlyMap<string, CompactMatrix> | undefined;
+  #isCompact = false;
+
+  /** Reserves memory. With a made-up allocator, to learn how much that takes, nothing else may be called. */
+  constructor({ slots }: ParameterLayout, { pattern, machine, at }: CompactOptions, allocator: Allocator) {
+    for (const { name, shape: [rows, depth], offset, length } of slots) {
+      if (!isPrunable(name)) continue;
+      const cuts = {
+        cut: cutOf(pattern, rows, depth, machine),
+        transposedCut: cutOf(pattern, depth, rows, machine),
+      };
+      const roomBytes = roomFor({ rows, depth }, breakEvenDensity[pattern] * length, cuts);
+      this.#requests.set(name, {
+        rows,
+        depth,
+        pattern,
+        ...cuts,
+        states: [at.weights, at.firstMoment, at.secondMoment].map((address) => address + 4 * offset),
+        mask: at.mask + offset / 8,
+        room: allocator.allocate(roomBytes, `compact ${name}`),
+        roomBytes,
+      });
+    }
+  }
+
+  /** Most bytes that a step's plan takes for compact matrices on top: values in the order of the transposes. */
+  get planBytes(): number {
+    return this.#requests.values().reduce(
+      (sum, { rows, depth, pattern }) =>
+        sum + (pattern === "unstructured" ? alignUp(4 * breakEvenDensity[pattern] * rows * depth) : 0),
+      0,
+    );
+  }
+
+  /** Places of the matrices by weight name, for tasks about them. */
+  get places(): ReadonlyMap<string, CompactRequest> {
+    return this.#requests;
+  }
+
+  /** The matrices that are compact now, by weight name. */
+  get compacted(): ReadonlyMap<string, CompactMatrix> {
+    return this.#isCompact ? this.#matrices! : new Map();
+  }
+
+  /** To be called when masks have changed, while all matrices are dense. */
+  maskChanged(): void {
+    this.#matrices = undefined;
+  }
+
+  /** Makes sparse matrices compact. True when they are so in another way than before: plans no longer hold then. */
+  async compact(executor: Executor): Promise<boolean> {
+    if (this.#isCompact) return false;
+    const known = this.#matrices;
+    const names = [...this.#requests.keys()].filter((name) =>
+      known ? known.has(name) : this.#isSparse(name, executor.arena.memory)
+    );
+    const found = await executor.perform(compactMatrix, names.map((name) => this.#requests.get(name)!));
+    this.#matrices = new Map(names.map((name, index) => [name, found[index]]));
+    this.#isCompact = true;
+    return known === undefined;
+  }
+
+  /** Makes all matrices dense again. */
+  async expand(executor: Executor): Promise<void> {
+    if (!this.#isCompact) return;
+    const requests = Array.from(this.#matrices!, ([name, { structure, positions }]) => {
+      const { rows, depth, states } = this.#requests.get(name)!;
+      return { rows, depth, states, positions, count: valueCount(structure) };
+    });
+    await executor.perform(expandMatrix, requests);
+    this.#isCompact = false;
+  }
+
+  #isSparse(name: string, { buffer }: WebAssembly.Memory): boolean {
+    const { rows, depth, pattern, mask } = this.#requests.get(name)!;
+    const left = popcount(new Uint32Array(buffer, mask, Math.floor(rows * depth / 32)));
+    // Rows that a last block of 4x1 lacks are stored too, and up to 31 weights are not counted.
+    return left + 3 * depth + 31 < breakEvenDensity[pattern] * rows * depth;
+  }
+}
+
+/** Cuts do not depend on the workers here: the order of a packed matrix is that in which its gradients' norm is summed. */
+function cutOf(pattern: SparsePattern, rows: number, depth: number, { lanes }: Machine): Cut {
+  const target = { lanes, tile: usualTile(lanes), workers: 1, levelOneBytes: levelOneBytes() };
+  return chooseBlocking({ pattern, rows, depth }, target);
+}
