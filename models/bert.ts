@@ -15,7 +15,7 @@ import { matmul } from "../src/kernels/matmul/operation.ts";
 import { selectColumns } from "../src/kernels/select_columns/operation.ts";
 import { softmaxCrossEntropy } from "../src/kernels/softmax_cross_entropy/operation.ts";
 import { sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
-import type { PackedStructure } from "../src/kernels/sparse_matmul/pack.ts";
+import { type PackedStructure, valueCount } from "../src/kernels/sparse_matmul/pack.ts";
 import { packedTypes } from "../src/kernels/sparse_matmul/types.ts";
 import { tanh } from "../src/kernels/tanh/operation.ts";
 import type { BertConfig } from "./config.ts";
@@ -116,7 +116,7 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
       ...operands,
       undefined,
       graph.input(names.transposedIndices, packedTypes(transposed).indices),
-      graph.input(names.permutation, indices(structure.storedBlocks)),
+      graph.input(names.permutation, indices(valueCount(transposed))),
     ])[0];
   };
 

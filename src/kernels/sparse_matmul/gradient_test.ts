@@ -348,6 +348,38 @@ Deno.test("both ways to the gradient of x give the same", () => {
   assert.ok(scattered.every((value, i) => Math.abs(value - product[i]) < 1e-12));
 });
 
+Deno.test("sparseMatmul takes the transpose's operands when it is told of a transpose, and only then", () => {
+  const random = new RandomStream(randomKey(2));
+  const made = structureOf(random, {
+    shape: [6, 5],
+    pattern: "unstructured",
+    sparsity: 0.5,
+    extremes: false,
+  });
+  const { structure } = made;
+  const transposed = made.transposed!.structure;
+  const types = packedTypes(structure);
+  const forward = [tiled(5, 4), types.values, types.indices, undefined, undefined];
+  const backward = [packedTypes(transposed).indices, indices(made.positions.length)];
+  const plain = { structure, activation: "none" } as const;
+  const trained = { ...plain, transposed };
+  assert.deepEqual(sparseMatmul.infer(forward, plain), [tiled(6, 4)]);
+  assert.deepEqual(sparseMatmul.infer([...forward, ...backward], trained), [tiled(6, 4)]);
+  for (
+    const [inputs, attributes] of [
+      [[...forward, ...backward], plain],
+      [forward, trained],
+      [[...forward, backward[0]], trained],
+      [[...forward, ...backward.toReversed()], trained],
+    ] as const
+  ) {
+    assert.throws(
+      () => sparseMatmul.infer(inputs, attributes),
+      /Cannot apply sparseMatmul: wanted x f32 tiled/,
+    );
+  }
+});
+
 Deno.test("the gradients name the operands they cannot take", () => {
   const random = new RandomStream(randomKey(2));
   const made = structureOf(random, { shape: [6, 5], pattern: "4x1", sparsity: 0.5, extremes: false });
