@@ -12,13 +12,14 @@ import type { Graph, Node, Value } from "./graph.ts";
 /** How the backward pass gets what it needs of the forward pass. */
 export interface DifferentiateOptions {
   /**
-   * Results of the forward pass that stay in memory until the backward pass has come by. What lies between two of them
-   * does not: each stretch of the forward nodes that ends with a checkpoint is run once more when the gradient has
-   * reached that checkpoint. The stretch after the last one is kept as it is.
+   * Results of the forward pass that stay in memory until the backward pass has come by, with the other results of
+   * their nodes. What lies between two of them does not: each stretch of the forward nodes that ends with a checkpoint
+   * is run once more, as far as gradients need it, when the gradient has reached that checkpoint. The stretch after the
+   * last one is kept as it is.
    *
-   * For an encoder: all hidden states but the last. Memory falls to one layer's activations and a hidden state per
-   * layer; the price is another forward pass of those layers. Gradients keep their bits: the nodes that run again have
-   * the same operands and attributes, and so the same dropout.
+   * For an encoder: all hidden states but the last. Memory falls to one layer's activations and two states per layer
+   * (the last LayerNorm's result and sum); the price is two thirds of another forward pass. Gradients keep their bits:
+   * the nodes that run again have the same operands and attributes, and so the same dropout.
    */
   readonly checkpoints?: readonly Value[];
 }
@@ -99,16 +100,21 @@ function segmentsOf(graph: Graph, root: Node, checkpoints: readonly Value[]): Se
 
 /**
  * Adds the nodes of a stretch a second time, to start when `reached` is there: the gradient of the stretch's end.
- * They read each other, and what comes from outside the stretch as the originals do.
+ * They read each other, and what comes from outside the stretch as the originals do. The last node, whose results are
+ * kept, only gets its operands from them.
  */
 function runAgain(graph: Graph, nodes: readonly Node[], reached: Value): Map<Node, Node> {
   const again = new Map<Node, Node>();
   const copies = new Map<number, Value>();
   for (const node of nodes) {
     const inputs = node.inputs.map((input) => input && (copies.get(input.id) ?? input));
-    const outputs = graph.apply(node.operation, node.attributes, inputs, reached);
-    node.outputs.forEach((output, index) => copies.set(output.id, outputs[index]));
-    again.set(node, graph.producer(outputs[0])!);
+    if (node === nodes.at(-1)) {
+      again.set(node, { ...node, inputs });
+    } else {
+      const outputs = graph.apply(node.operation, node.attributes, inputs, reached);
+      node.outputs.forEach((output, index) => copies.set(output.id, outputs[index]));
+      again.set(node, graph.producer(outputs[0])!);
+    }
   }
   return again;
 }
