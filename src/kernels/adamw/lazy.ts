@@ -21,6 +21,7 @@
  * - The rows of a batch take the step with the gradient that `embeddingGradient` sums in token order either way. The
  *   norm is given to both; summed over the batch's rows instead of the whole table, it can differ in its last bit.
  * - v ≥ 0, as this optimiser leaves it, and ε > 0: steps with m = 0 leave out the quotient, which is then 0.
+ *
  * Whoever writes weights or moments of the table from outside must flush and clear the history first.
  * @module
  */
@@ -94,7 +95,10 @@ export function updateRowsSteps({ table, list, gradients, clip, workers }: Updat
   return [{ name: "adamw.rows", calls }];
 }
 
-/** Rows of the table that are flushed between two barriers: a second's work at most, when all missed a thousand steps. */
+/**
+ * Rows of the table that are flushed between two barriers: seconds of work at most, on one slow core and when all of
+ * them missed a thousand steps. A pool takes a worker for dead that reaches no barrier in a minute.
+ */
 const flushRows = 2048;
 
 /**

@@ -84,7 +84,7 @@ const idleVectors = 8;
 
 /**
  * Steps replayed before the row's moments are looked at again: a power of two. Without gradients a first moment is
- * zero after some 700 steps (β₁ = 0.9), and from then on a step costs a tenth.
+ * zero after some 700 steps (β₁ = 0.9), and from then on a step needs neither root nor quotient.
  */
 const partSteps = 256;
 
