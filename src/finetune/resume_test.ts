@@ -137,9 +137,9 @@ Deno.test("finetune killed twenty times, also while it saves, ends with the byte
   const resume = async () => await exists(join(training, "state.safetensors")) ? ["--resume"] : [];
   let [kills, cutSaves] = [0, 0];
   while (kills < 20) {
-    // Within half of a run's time, so that it takes several sittings to get through, of which some are cut short while
-    // they start, and some while they write the model.
-    const moment = { afterMs: durationMs * random.uniform() / 2, inSave: random.below(2) === 0 };
+    // Within three quarters of a run's time, so that it takes a few sittings to get through, of which some are cut short
+    // while they start, and some while they write the model.
+    const moment = { afterMs: durationMs * random.uniform() * 0.75, inSave: random.below(2) === 0 };
     const end = await killAt(moment, [...run, ...await resume()], folder);
     if (end === "ended") {
       // Through in spite of all: one proof more, and the next run begins anew.
