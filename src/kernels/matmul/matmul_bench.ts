@@ -21,6 +21,10 @@ const shapes = [
   { name: "small down", features: 384, depth: 1536, columns: 512 },
   { name: "base attention", features: 768, depth: 768, columns: 128 },
   { name: "base up", features: 3072, depth: 768, columns: 128 },
+  { name: "base down", features: 768, depth: 3072, columns: 128 },
+  { name: "base attention", features: 768, depth: 768, columns: 512 },
+  { name: "base up", features: 3072, depth: 768, columns: 512 },
+  { name: "base down", features: 768, depth: 3072, columns: 512 },
 ] as const;
 
 const tiles = Deno.args.length > 0 ? Deno.args.map(Number) : [32, 64];
