@@ -15,6 +15,8 @@ export interface LacunaOptions {
   readonly isa?: string;
   /** Run every layer with the dense kernels. */
   readonly dense?: boolean;
+  /** Choose kernels by rule instead of measuring them at the first load. */
+  readonly noTune?: boolean;
   /** Share of zeros among the prunable weights. */
   readonly sparsity: number;
 }
@@ -26,9 +28,9 @@ export function lacuna(options: LacunaOptions): EngineSource {
 
 /** Opens a session (see `EngineModule`). */
 export async function openEngine(options: Readonly<Record<string, unknown>>): Promise<Engine> {
-  const { folder, threads, isa, dense, sparsity } = options as unknown as LacunaOptions;
+  const { folder, threads, isa, dense, noTune, sparsity } = options as unknown as LacunaOptions;
   const { size } = await Deno.stat(`${folder}/model.safetensors`);
-  const session = await openSession(folder, { threads, isa, dense });
+  const session = await openSession(folder, { threads, isa, dense, tune: !noTune });
   const patterns = new Set(session.layers.map(({ kernel }) => kernel));
   const isDense = patterns.size === 1 && patterns.has("dense");
   return {

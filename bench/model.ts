@@ -38,6 +38,8 @@ export interface ModelBenchOptions {
   readonly seconds: number;
   /** Instruction set of lacuna's kernels; default: the fastest. */
   readonly isa?: string;
+  /** Choose kernels by rule instead of measuring them at the first load. */
+  readonly noTune?: boolean;
   /** Where it is measured, for the report; measured when absent. */
   readonly machine?: MachineDescription;
   /** Hears what is going on and, while timing, the share done. */
@@ -54,7 +56,7 @@ export interface ModelBenchResult {
 
 /** Times a model folder against the dense runtimes. Baseline files are made in a temporary folder. */
 export async function benchModel(options: ModelBenchOptions): Promise<ModelBenchResult> {
-  const { folder, tokens, threads, isa, onProgress } = options;
+  const { folder, tokens, threads, isa, noTune, onProgress } = options;
   const model = await openModel(folder);
   const { config } = model;
   if (tokens > config.maximumPositions) {
@@ -80,7 +82,7 @@ export async function benchModel(options: ModelBenchOptions): Promise<ModelBench
     weights.clear();
 
     const sparsity = layers.overall;
-    const engines: EngineSource[] = [lacuna({ folder, threads, isa, sparsity })];
+    const engines: EngineSource[] = [lacuna({ folder, threads, isa, noTune, sparsity })];
     if (sparsity > 0) engines.push(lacuna({ folder, threads, isa, sparsity, dense: true }));
     const result = await runBench({
       lacuna: engines,

@@ -243,7 +243,7 @@ async function timeSteps(
         onProgress: (share) => onProgress?.("timing steps", share),
       },
     );
-    const { arenaBytes } = runner.trainer;
+    const { arenaBytes } = runner.trainer.needs;
     return measured.map(({ summary }, i) => ({ sparsity: counted[i], summary, arenaBytes }));
   } finally {
     await runner.trainer.dispose();

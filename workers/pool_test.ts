@@ -450,6 +450,21 @@ for (const [name, create] of Object.entries(factories)) {
   });
 }
 
+for (const [name, create] of Object.entries(factories)) {
+  Deno.test(`${name} runs programs that lie beyond 2 GiB, on data that lies there`, async () => {
+    const arena = new Arena(2 ** 31 + 2 ** 20);
+    const executor = await create({ machine: selectMachine(), threads: 2, arena });
+    try {
+      arena.allocate(2 ** 31, "what lies before");
+      const { plan, count } = counting(executor, 3);
+      await executor.run(await prepare(executor, plan));
+      assert.equal(count(), 3);
+    } finally {
+      await executor.dispose();
+    }
+  });
+}
+
 Deno.test("WorkerPool fails with the reason of a task that throws, and knows no other tasks than its own", async () => {
   for (
     const [name, reason] of [["packMatrix", /worker \d failed: /], [

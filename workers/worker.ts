@@ -55,7 +55,8 @@ class PoolWorker implements WorkerControl {
   #runProgram(): boolean {
     const { index, memory } = this.#setup;
     const words = new Int32Array(memory.buffer);
-    let position = Atomics.load(this.#control, entryIndex(index)) / 4;
+    // Addresses from 2 GiB on are negative as i32.
+    let position = (Atomics.load(this.#control, entryIndex(index)) >>> 0) / 4;
     const phases = words[position++];
     for (let phase = 0; phase < phases; phase++) {
       position = runPhase(words, position, this.#kernels);

@@ -43,6 +43,7 @@ export function benchCommand(): Command {
     .option("--threads <n>", "threads of every engine (default: one per usable core)", parseNumber)
     .option("--seconds <n>", "measured seconds per engine", parseNumber, 4)
     .option("--isa <name>", "instruction set of lacuna's kernels (default: the fastest there is)")
+    .option("--no-tune", "choose kernels by rule instead of measuring them at the first load")
     .option(
       "--kernels",
       "time the kernels one by one instead; of the other flags only --tokens, --isa and --json apply",
@@ -93,6 +94,7 @@ async function run(command: Command): Promise<void> {
       threads: threads.count,
       seconds: flags.seconds,
       isa: flags.isa,
+      noTune: !flags.tune,
       machine,
       onProgress,
     });

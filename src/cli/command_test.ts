@@ -98,6 +98,24 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
   const flags = finetuneCommand().options.map(({ long }) => long!);
   assert.equal(parse("--group_by_length").groupByLength, true);
   assert.deepEqual([settings.batchSize, settings.tokensPerBatch], [undefined, undefined]);
-  const others = ["--json", "--init", "--task", "--train", "--overwrite", "--resume", "--group-by-length"];
+  for (
+    const [flag, name] of [["--dense-training", "denseTraining"], [
+      "--gradient_checkpointing",
+      "gradientCheckpointing",
+    ]] as const
+  ) {
+    assert.deepEqual([settings[name], parse(flag)[name]], [false, true], flag);
+  }
+  const others = [
+    "--json",
+    "--init",
+    "--task",
+    "--train",
+    "--overwrite",
+    "--resume",
+    "--group-by-length",
+    "--dense-training",
+    "--gradient-checkpointing",
+  ];
   assert.deepEqual(new Set(flags), new Set([...Object.keys(given), ...others]), "every flag is tried here");
 });

@@ -87,6 +87,8 @@ export function finetuneCommand(): Command {
       number,
     )
     .option("--prune-refreshes <n>", "mask refreshes between the two", number, d.pruneRefreshes)
+    .option("--dense-training", "train pruned layers with dense kernels too, for comparison", false)
+    .option("--gradient-checkpointing", "run layers again backwards: less memory, more time", false)
     .option("--seed <n>", "seed of everything random", number, d.seed)
     .option("--device <name>", "auto, cpu or webgpu", d.device)
     .option("--threads <n>", "worker threads (default: one per usable core)", number)
@@ -137,6 +139,8 @@ export function settingsOf(flags: Record<string, unknown>): FinetuneSettings {
     pruneBegin: f.pruneBegin ?? defaults.pruneBegin,
     pruneEnd: f.pruneEnd ?? defaults.pruneEnd,
     pruneRefreshes: f.pruneRefreshes,
+    denseTraining: f.denseTraining,
+    gradientCheckpointing: f.gradientCheckpointing,
     seed: f.seed,
     device: f.device,
     threads: f.threads,
@@ -176,6 +180,12 @@ export function finetuneJson(result: FinetuneResult): Record<string, unknown> {
     seconds: result.seconds,
     tokens_per_second: result.tokensPerSecond,
     data_wait: result.dataWait,
+    stages: result.stages.map(({ name, steps, seconds, tokensPerSecond }) => ({
+      name,
+      steps,
+      seconds,
+      tokens_per_second: tokensPerSecond,
+    })),
     eval: metrics(result.evaluation),
     dense_eval: metrics(result.denseEvaluation),
     sparsity: {
@@ -202,6 +212,10 @@ export function formatResult(result: FinetuneResult): string {
       percent(result.dataWait)
     } of it waiting for data`,
   ];
+  for (const { name, steps, tokensPerSecond } of result.stages) {
+    const rate = `${Math.round(tokensPerSecond).toLocaleString("en")} tokens/s`;
+    lines.push(`  ${name.padEnd(26)} ${String(steps).padStart(6)} steps  ${rate}`);
+  }
   if (result.denseEvaluation) lines.push(line("dense, before pruning", result.denseEvaluation));
   if (result.evaluation) {
     lines.push(line(`kept, ${percent(result.sparsity.overall)} zeros`, result.evaluation));

@@ -90,12 +90,13 @@ export class CompactMatrices {
 
   /** The matrices that are compact now, by weight name. */
   get compacted(): ReadonlyMap<string, CompactMatrix> {
-    return this.#isCompact ? this.#matrices! : new Map();
+    return this.#isCompact && this.#matrices || new Map();
   }
 
   /** To be called when masks have changed, while all matrices are dense. */
   maskChanged(): void {
     this.#matrices = undefined;
+    this.#isCompact = false;
   }
 
   /** Makes sparse matrices compact. True when they are so in another way than before: plans no longer hold then. */

@@ -149,6 +149,28 @@ Deno.test("Trainer.settle changes no number, at whatever steps it comes", async 
   assert.deepEqual(await run(() => true), never);
 });
 
+Deno.test("Trainer takes a mask after dense steps, and a full one after sparse steps", async () => {
+  const trainer = await makeTrainer({ maximumTokens: 300 });
+  const [batch] = batches(1);
+  const step = async (number: number) => {
+    const { loss, gradientNorm } = await trainer.step(batch, number, 1e-3);
+    assert.ok(Number.isFinite(loss + gradientNorm));
+  };
+  assert.ok(trainer.isSettled, "the word table is small for such batches: nothing is lazy");
+  await step(1);
+  const full = trainer.mask.slice();
+  trainer.mask.fill(0x01010101);
+  trainer.applyMask();
+  await step(2);
+  assert.ok(!trainer.isSettled);
+  await trainer.settle();
+  trainer.mask.set(full);
+  trainer.applyMask();
+  await step(3);
+  assert.ok(trainer.isSettled);
+  await trainer.dispose();
+});
+
 Deno.test("Trainer refuses to show weights that are not settled, and prunes together or by matrix", async () => {
   for (const scope of ["layer", "global"] as const) {
     const trainer = await makeTrainer();

@@ -9,7 +9,8 @@ import { batchSizeOf, type FinetuneSettings } from "./options.ts";
 export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
 
 /**
- * Settings that may change between the sittings of a run. Threads may: results are the same for any count. Files may
+ * Settings that may change between the sittings of a run. Threads may, and
+ * checkpointing: results are the same to the bit. Files may
  * move: what counts is what is in them.
  */
 const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
@@ -19,6 +20,7 @@ const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
   "threads",
   "isa",
   "saveSteps",
+  "gradientCheckpointing",
   "device",
   "train",
   "evaluation",

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { saveModel } from "../checkpoint/model_folder.ts";
 import { chooseThreads } from "../core/cores.ts";
 import { InputError, Interrupted } from "../core/errors.ts";
+import { formatBytes } from "../core/memory.ts";
 import { checkOutputFolder } from "../core/files.ts";
 import { BatchFeed } from "../data/batch_feed.ts";
 import { BatchPlan } from "../data/batch_plan.ts";
@@ -33,11 +34,14 @@ import {
   holdsState,
   loadBest,
   loadState,
+  noStages,
   type RunProgress,
   saveBest,
   saveState,
+  type StageName,
+  stageNames,
 } from "./state.ts";
-import { Trainer } from "./trainer.ts";
+import { Trainer, type TrainerNeeds } from "./trainer.ts";
 
 /** What a run says while it goes; all of it optional to hear. */
 export interface FinetuneListener {
@@ -103,6 +107,8 @@ export interface FinetuneResult {
   readonly seconds: number;
   /** Training speed, evaluations left out. */
   readonly tokensPerSecond: number;
+  /** The same for each stage of the run that had any steps, in order. */
+  readonly stages: readonly Stage[];
   /** Share of the time of this sitting's steps in which the workers had nothing to do as the next batch was not made. */
   readonly dataWait: number;
   /** The model that was kept. Absent without an evaluation file. */
@@ -115,6 +121,16 @@ export interface FinetuneResult {
   readonly out: string;
   /** The deployable folder. */
   readonly exported: ExportResult;
+}
+
+/** A stage of the pruning schedule. */
+export interface Stage {
+  /** `dense`, `pruning` (the ramp) or `recovery` (at constant mask). */
+  readonly name: StageName;
+  readonly steps: number;
+  /** Time spent in steps. */
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
 }
 
 /** Steps in a row whose gradients may be infinite or NaN before the run is given up. */
@@ -159,6 +175,8 @@ export async function finetune(
     seed,
     optimizer: settings,
     pattern: settings.pattern,
+    sparse: !settings.denseTraining,
+    checkpoints: settings.gradientCheckpointing,
   });
   try {
     const first = `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${reason})`;
@@ -207,12 +225,13 @@ async function startRun(
     completedSteps: 0,
     trainingSeconds: 0,
     trainedTokens: 0,
+    stages: noStages(),
     sparsity: 0,
     evaluations: [],
   };
   const save = () => saveState(settings.out, trainer, progress, fingerprint);
   // Bad input ends the run up to here, with its one line and nothing else; so the notes are kept until then.
-  const notes = [firstNote, job.dataReport];
+  const notes = [firstNote, job.dataReport, describeMemory(trainer.needs)];
   if (settings.resume) {
     progress = await loadState(settings.out, trainer, fingerprint);
     notes.push(`resumed ${settings.out} at step ${progress.completedSteps} of ${totalSteps}`);
@@ -232,6 +251,13 @@ async function startRun(
   return { settings, context, job, plan, trainer, pruning, progress, save };
 }
 
+function describeMemory({ arenaBytes, parameterBytes, activationBytes }: TrainerNeeds): string {
+  return `memory: ${formatBytes(arenaBytes)}: ${
+    formatBytes(parameterBytes)
+  } for weights, gradients and moments, ` +
+    `${formatBytes(activationBytes)} for activations`;
+}
+
 /**
  * The loop: refresh the mask, step, report; at the end of an epoch evaluate, keep the best, save. Gives the share of time
  * in which steps waited for data.
@@ -245,6 +271,8 @@ async function train(run: Run): Promise<number> {
     warmupSteps: warmupStepsOf(settings.warmupRatio, totalSteps),
   });
   const prunedFrom = pruning ? Math.round(settings.pruneEnd * totalSteps) : 0;
+  const stageAt = (step: number): StageName =>
+    progress.sparsity === 0 ? "dense" : step < prunedFrom ? "pruning" : "recovery";
   const evaluate = async (): Promise<EvaluationRecord> => {
     const { completedSteps, sparsity } = progress;
     const evaluation = await evaluateOn(trainer, job.evaluation, batchLimitOf(settings));
@@ -278,8 +306,14 @@ async function train(run: Run): Promise<number> {
       trainer.step(batch, step + 1, learningRate),
       feed.prepare(step + 1),
     ]);
-    progress.trainingSeconds += (performance.now() - stepBegin) / 1000;
-    progress.trainedTokens += batch.reduce((sum, { ids }) => sum + ids.length, 0);
+    const seconds = (performance.now() - stepBegin) / 1000;
+    const tokens = batch.reduce((sum, { ids }) => sum + ids.length, 0);
+    progress.trainingSeconds += seconds;
+    progress.trainedTokens += tokens;
+    const stage = progress.stages[stageAt(step)];
+    stage.steps++;
+    stage.seconds += seconds;
+    stage.tokens += tokens;
     progress.completedSteps = step + 1;
     badSteps = Number.isFinite(gradientNorm) ? 0 : badSteps + 1;
     if (badSteps > toleratedBadSteps) {
@@ -345,6 +379,14 @@ async function finish(
     steps: progress.completedSteps,
     seconds: progress.trainingSeconds,
     tokensPerSecond: progress.trainedTokens / progress.trainingSeconds,
+    stages: stageNames.map((name) => ({ name, ...progress.stages[name] }))
+      .filter(({ steps }) => steps > 0)
+      .map(({ name, steps, seconds, tokens }) => ({
+        name,
+        steps,
+        seconds,
+        tokensPerSecond: tokens / seconds,
+      })),
     evaluation: progress.best ?? progress.evaluations.at(-1),
     denseEvaluation: progress.dense,
     sparsity: sparsityOfWeights(tensors.map(({ name, data }) => ({ name, values: data }))),

@@ -70,6 +70,10 @@ export interface FinetuneSettings {
   readonly pruneEnd: number;
   /** Mask refreshes between the two. */
   readonly pruneRefreshes: number;
+  /** Train pruned layers with dense kernels and masks throughout, for comparison; default false. */
+  readonly denseTraining?: boolean;
+  /** Run layers again in the backward pass instead of keeping them: less memory, more time, the same numbers. */
+  readonly gradientCheckpointing?: boolean;
   /** Seed of everything random. */
   readonly seed: number;
   /** Where to compute. */

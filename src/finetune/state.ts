@@ -30,6 +30,8 @@ export interface RunProgress {
   trainingSeconds: number;
   /** Tokens trained on, over all sittings. */
   trainedTokens: number;
+  /** What each stage came to, over all sittings. */
+  readonly stages: Readonly<Record<StageName, StageProgress>>;
   /** The sparsity of the present mask. */
   sparsity: number;
   /** Evaluation of the dense model, just before pruning. */
@@ -37,6 +39,25 @@ export interface RunProgress {
   /** Best evaluation at the final sparsity; its weights are in `best.safetensors`. */
   best?: EvaluationRecord;
   readonly evaluations: EvaluationRecord[];
+}
+
+/** Stages of the pruning schedule, in order. */
+export const stageNames = ["dense", "pruning", "recovery"] as const;
+
+/** Name of a stage. */
+export type StageName = (typeof stageNames)[number];
+
+/** What a stage came to. */
+export interface StageProgress {
+  steps: number;
+  seconds: number;
+  tokens: number;
+}
+
+/** No steps taken yet. */
+export function noStages(): Record<StageName, StageProgress> {
+  const none = () => ({ steps: 0, seconds: 0, tokens: 0 });
+  return { dense: none(), pruning: none(), recovery: none() };
 }
 
 const stateName = join("training", "state.safetensors");

@@ -9,6 +9,7 @@
  */
 import type { BertConfig } from "../../models/config.ts";
 import { InputError } from "../core/errors.ts";
+import { availableMemoryBytes, formatBytes } from "../core/memory.ts";
 import { randomKey } from "../core/random.ts";
 import { type BatchViews, type EncodedExample, packBatch } from "../data/batches.ts";
 import { unpackTiled } from "../graph/layout.ts";
@@ -82,8 +83,8 @@ const reservedPrograms = 24;
 export class Trainer {
   readonly layout: ParameterLayout;
   readonly config: BertConfig;
-  /** Bytes of the arena, for reports. */
-  readonly arenaBytes: number;
+  /** Memory the training takes, for reports. */
+  readonly needs: TrainerNeeds;
   readonly #options: TrainerOptions;
   readonly #executor: Executor;
   readonly #target: Target;
@@ -103,7 +104,7 @@ export class Trainer {
     this.config = options.config;
     this.layout = layout;
     this.#executor = executor;
-    this.arenaBytes = arena.byteLength;
+    this.needs = needs;
     this.#capacity = capacity;
     this.#target = targetOf(options);
     this.#memory = placeTrainingMemory(layout, capacity, arena);
@@ -332,6 +333,8 @@ export class Trainer {
 export interface TrainerNeeds {
   readonly layout: ParameterLayout;
   readonly capacity: BatchCapacity;
+  /** Weights, gradients, moments, and what is known of zeros. */
+  readonly parameterBytes: number;
   readonly activationBytes: number;
   readonly programsBytes: number;
   /** All together. */
@@ -352,7 +355,8 @@ export function trainerNeeds(options: TrainerOptions): TrainerNeeds {
   const size = new ArenaSize();
   const memory = placeTrainingMemory(layout, capacity, size);
   const parts = partsOf(options, layout, capacity, memory, size);
-  checkArenaBytes(size.byteLength, options);
+  const parameterBytes = size.byteLength;
+  checkArenaBytes(parameterBytes, options);
   const plans = (["train", "evaluate"] as const).map((mode) =>
     planStep(mode, { ...options, target, layout, memory, parts, ...capacity, activations: 0 })
   );
@@ -363,7 +367,8 @@ export function trainerNeeds(options: TrainerOptions): TrainerNeeds {
   size.allocate(activationBytes, "activations");
   size.allocate(programsBytes, "programs");
   checkArenaBytes(size.byteLength, options);
-  return { layout, capacity, activationBytes, programsBytes, arenaBytes: size.byteLength };
+  const arenaBytes = size.byteLength;
+  return { layout, capacity, parameterBytes, activationBytes, programsBytes, arenaBytes };
 }
 
 function partsOf(
@@ -380,14 +385,23 @@ function partsOf(
   };
 }
 
-/** Kernels take 32-bit addresses. */
-function checkArenaBytes(bytes: number, { maximumTokens }: TrainerOptions): void {
-  if (bytes <= 2 ** 32) return;
+/** Kernels take 32-bit addresses, and what the system does not have it would take from the disk, or end the run. */
+function checkArenaBytes(bytes: number, { maximumTokens, checkpoints }: TrainerOptions): void {
+  const available = availableMemoryBytes() ?? Infinity;
+  if (bytes <= Math.min(maximumArenaBytes, available)) return;
+  const wanted = available < maximumArenaBytes
+    ? `${formatBytes(available)} of memory are free`
+    : `an arena has at most ${formatBytes(maximumArenaBytes)}`;
   throw new InputError(
-    `training needs ${(bytes / 2 ** 30).toFixed(1)} GiB for batches of ${maximumTokens} tokens: ` +
-      `wanted at most 4 GiB, so take a smaller model or lower --batch-size or --max-length`,
+    `training needs ${
+      formatBytes(bytes)
+    } for batches of ${maximumTokens} tokens, and ${wanted}: take a smaller ` +
+      `model, lower --batch-size, --tokens-per-batch or --max-length` +
+      (checkpoints ? "" : ", or take --gradient-checkpointing"),
   );
 }
+
+const maximumArenaBytes = 2 ** 32;
 
 function targetOf({ machine: { lanes, vectorRegisters }, workers }: TrainerOptions): Target {
   return { lanes, vectorRegisters, tile: usualTile(lanes), workers };
