@@ -105,8 +105,8 @@ export function matmulConstants(
   // With one vector of columns tall blocks save loads of x: 12 rows gave 11 % over 8. V8 has no registers for them.
   const block = chooseRows(machine.lanes > 4 ? 12 : 8);
   // A panel of a row-major weight stays in the L2 cache while all tiles pass; a transposed one is copied, and lies in
-  // vectors until the last of its rows. 192 rows of that gave 2 to 4 % over 96 with 512 columns, since a panel of x is fetched
-  // half as often; 384 gave less.
+  // vectors until the last of its rows. With 512 columns 192 rows of that gave 2 to 4 % over 96, since a panel of x is
+  // fetched half as often; 384 gave no more.
   const rowUnit = shape.transposed ? block.rows * machine.lanes : block.rows;
   const panelRows = rowUnit * Math.max(1, Math.floor((shape.transposed ? 192 : 512) / rowUnit));
   return { ...shape, block, singleVectors: chooseRows(1).vectors, panelRows };
