@@ -31,7 +31,13 @@ import { SpareThreads } from "./workers/threads.ts";
 
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
 export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
-export type { DataProgress, FinetuneListener, FinetuneResult, StepProgress } from "./src/finetune/mod.ts";
+export type {
+  DataProgress,
+  FinetuneListener,
+  FinetuneResult,
+  Stage,
+  StepProgress,
+} from "./src/finetune/mod.ts";
 export type { ModelBenchOptions, ModelBenchResult } from "./bench/model.ts";
 export type { BenchResult, BenchRow } from "./bench/result.ts";
 export type { Cache, MachineDescription } from "./bench/machine.ts";
@@ -47,7 +53,7 @@ export type { LayerChoice } from "./src/infer/weights.ts";
 export type { PruningScope } from "./src/pruning/method.ts";
 export type { Pattern } from "./src/pruning/pattern.ts";
 export type { LayerSparsity, SparsityReport } from "./src/pruning/sparsity.ts";
-export type { EvaluationRecord } from "./src/finetune/state.ts";
+export type { EvaluationRecord, StageName } from "./src/finetune/state.ts";
 export type {
   CallOptions,
   ClassScore,
