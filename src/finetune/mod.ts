@@ -127,9 +127,11 @@ export interface FinetuneResult {
 export interface Stage {
   /** `dense`, `pruning` (the ramp) or `recovery` (at constant mask). */
   readonly name: StageName;
+  /** Optimiser steps in it. */
   readonly steps: number;
   /** Time spent in steps. */
   readonly seconds: number;
+  /** Training speed, evaluations and mask refreshes left out. */
   readonly tokensPerSecond: number;
 }
 
