@@ -17,6 +17,7 @@ import {
   type Command,
   jsonOnStandardOutput,
   makeCommand,
+  noteFallback,
   parseNumber,
   runCommand,
   writeJson,
@@ -63,6 +64,7 @@ export function benchCommand(): Command {
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  noteFallback(flags.isa);
   if (flags.kernels) return await runKernels(flags.isa, flags.tokens, flags.json);
   if (flags.train) return await runBenchTrain(command.opts<BenchTrainFlags>());
   const { sparsity = 0.9, batch = 1 } = flags;

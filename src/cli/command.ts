@@ -6,6 +6,7 @@ import { dirname } from "node:path";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { errorMessage, InputError, UnsupportedError } from "../core/errors.ts";
 import { pathKind, writeFileAtomic } from "../core/files.ts";
+import { fallbackReason } from "../machines/mod.ts";
 
 export { Command } from "commander";
 
@@ -103,4 +104,10 @@ export async function writeJson(json: string | undefined, result: unknown): Prom
   const bytes = new TextEncoder().encode(text);
   // A pipe takes as many bytes at a time as it has room for.
   for (let done = 0; done < bytes.length;) done += await Deno.stdout.write(bytes.subarray(done));
+}
+
+/** Says on standard error why kernels run as WebAssembly, where nobody asked for that. */
+export function noteFallback(isa: string | undefined): void {
+  const reason = fallbackReason(isa);
+  if (reason) console.error(reason);
 }

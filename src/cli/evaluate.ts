@@ -8,6 +8,7 @@ import {
   type Command,
   jsonOnStandardOutput,
   makeCommand,
+  noteFallback,
   parseNumber,
   runCommand,
   writeJson,
@@ -47,6 +48,7 @@ export function formatEvaluation(evaluation: ModelEvaluation): string {
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  noteFallback(flags.isa);
   if (flags.eval === undefined) throw new InputError("--eval is missing: wanted a labelled file");
   const evaluation = await evaluate({
     model: await chosenModel(flags.model),

@@ -8,6 +8,7 @@ import {
   type Command,
   jsonOnStandardOutput,
   makeCommand,
+  noteFallback,
   parseNumber,
   runCommand,
   writeJson,
@@ -36,6 +37,7 @@ interface Answer {
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  noteFallback(flags.isa);
   const classify = await pipeline("text-classification", await chosenModel(flags.model), {
     threads: flags.threads,
     isa: flags.isa,

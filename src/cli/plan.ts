@@ -14,6 +14,7 @@ import {
   type Command,
   jsonOnStandardOutput,
   makeCommand,
+  noteFallback,
   parseNumber,
   runCommand,
   writeJson,
@@ -33,6 +34,7 @@ export function planCommand(): Command {
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  noteFallback(flags.isa);
   const machine = selectMachine(flags.isa);
   const session = await Session.open(await openModel(await chosenModel(flags.model)), {
     machine,

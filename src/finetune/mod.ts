@@ -17,7 +17,7 @@ import { evaluationBatches, largestBatch } from "../data/batches.ts";
 import { lengthsOf } from "../data/encoded_set.ts";
 import type { DataReaderFactory } from "../data/reader.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
-import { selectMachine } from "../machines/mod.ts";
+import { fallbackReason, selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import type { PruningSchedule } from "../pruning/schedule.ts";
 import { sparsityOfWeights, type SparsityReport } from "../pruning/sparsity.ts";
@@ -181,7 +181,10 @@ export async function finetune(
     checkpoints: settings.gradientCheckpointing,
   });
   try {
-    const first = `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${reason})`;
+    const fallback = fallbackReason(settings.isa);
+    const first =
+      `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${reason})` +
+      (fallback ? `; ${fallback}` : "");
     const run = await startRun(settings, context, job, plan, trainer, machine.isa, first);
     const dataWait = await train(run);
     return { device: device.name, threads, isa: machine.isa, dataWait, ...await finish(run) };

@@ -41,11 +41,11 @@ export interface RunProgress {
   readonly evaluations: EvaluationRecord[];
 }
 
-/** Stages of the pruning schedule, in order. */
-export const stageNames = ["dense", "pruning", "recovery"] as const;
+/** Name of a stage of the pruning schedule. */
+export type StageName = "dense" | "pruning" | "recovery";
 
-/** Name of a stage. */
-export type StageName = (typeof stageNames)[number];
+/** All of them, in order. */
+export const stageNames: readonly StageName[] = ["dense", "pruning", "recovery"];
 
 /** What a stage came to. */
 export interface StageProgress {

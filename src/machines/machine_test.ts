@@ -4,6 +4,7 @@ import { type ArgumentSpec, defineKernel, type Kernel } from "../kernels/kernel.
 import {
   availableMachines,
   createArenaMemory,
+  fallbackReason,
   linkImage,
   selectMachine,
   wasmFeatures,
@@ -35,6 +36,44 @@ Deno.test("selectMachine takes the fastest, a family's best, or the named one", 
   assert.equal(selectMachine().isa, machines[0].isa);
   assert.equal(selectMachine("wasm").isa, "wasm-relaxed-simd");
   for (const { isa } of machines) assert.equal(selectMachine(isa).isa, isa);
+});
+
+Deno.test("selectMachine takes what LACUNA_ISA names, unless told", () => {
+  const before = Deno.env.get("LACUNA_ISA");
+  try {
+    Deno.env.set("LACUNA_ISA", "wasm-simd");
+    assert.equal(selectMachine().isa, "wasm-simd");
+    assert.equal(selectMachine("wasm").isa, "wasm-relaxed-simd");
+    assert.equal(fallbackReason(), undefined, "it was asked for");
+    Deno.env.set("LACUNA_ISA", "sse2");
+    assert.throws(() => selectMachine(), /Unknown or unavailable instruction set sse2/);
+    Deno.env.set("LACUNA_ISA", "");
+    assert.equal(selectMachine().isa, availableMachines()[0].isa);
+  } finally {
+    if (before === undefined) Deno.env.delete("LACUNA_ISA");
+    else Deno.env.set("LACUNA_ISA", before);
+  }
+});
+
+Deno.test("without --allow-ffi kernels run as WebAssembly, and one line says why", async () => {
+  const code = `import { fallbackReason, selectMachine } from ${
+    JSON.stringify(import.meta.resolve("./mod.ts"))
+  };
+    console.log(selectMachine().isa + ": " + fallbackReason());`;
+  const script = await Deno.makeTempFile({ suffix: ".ts" });
+  try {
+    await Deno.writeTextFile(script, code);
+    const run = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", "--allow-read", script],
+      stderr: "inherit",
+    }).output();
+    assert.match(
+      new TextDecoder().decode(run.stdout).trim(),
+      /^wasm-relaxed-simd: kernels run as WebAssembly: (loading native code needs --allow-ffi|this is .*, not x86_64 linux)$/,
+    );
+  } finally {
+    await Deno.remove(script);
+  }
 });
 
 Deno.test("selectMachine rejects an unknown instruction set and lists the known ones", () => {

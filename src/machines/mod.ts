@@ -21,11 +21,18 @@ export function availableMachines(): Machine[] {
   return machines;
 }
 
+/** The instruction set that the environment variable `LACUNA_ISA` names, where it may be read and is not empty. */
+function environmentIsa(): string | undefined {
+  const { state } = Deno.permissions.querySync({ name: "env", variable: "LACUNA_ISA" });
+  return state === "granted" ? Deno.env.get("LACUNA_ISA") || undefined : undefined;
+}
+
 /**
- * The fastest machine, or the one named: `avx512`, `avx2`, `wasm` (the best WebAssembly), `wasm-relaxed-simd`,
- * `wasm-simd`. Throws an InputError that lists what this host has, and why it has no native machine if it has none.
+ * The machine named: `avx512`, `avx2`, `wasm` (the best WebAssembly), `wasm-relaxed-simd`, `wasm-simd`; default: what
+ * `LACUNA_ISA` names, or else the fastest. Throws an InputError that lists what this host has, and why it has no native
+ * machine if it has none.
  */
-export function selectMachine(isa?: string): Machine {
+export function selectMachine(isa: string | undefined = environmentIsa()): Machine {
   const machines = availableMachines();
   const machine = isa === undefined
     ? machines[0]
@@ -37,6 +44,12 @@ export function selectMachine(isa?: string): Machine {
     `Unknown or unavailable instruction set ${isa ?? "(any)"}: this host has ${known}` +
       (reason ? `; ${reason}` : ""),
   );
+}
+
+/** Why kernels run as WebAssembly though nobody asked for it, for the reader; undefined where they do not. */
+export function fallbackReason(isa: string | undefined = environmentIsa()): string | undefined {
+  const reason = isa === undefined ? nativeUnavailableReason() : undefined;
+  return reason && `kernels run as WebAssembly: ${reason}`;
 }
 
 /**
