@@ -23,6 +23,23 @@ const rowSchema = z.object({
   group_by_length: z.boolean().optional(),
 });
 
+/** Where and how the rows of a file were measured: as the scripts write it. */
+const originSchema = z.object({
+  machine: z.looseObject({ cpu: z.string() }),
+  versions: z.record(z.string(), z.string()),
+  settings: z.record(z.string(), z.unknown()),
+});
+
+/** What a result file says of its rows besides, kept word for word. */
+export type Origin = Readonly<z.infer<typeof originSchema>>;
+
+/** A file of rows. */
+export interface OtherResult {
+  readonly path: string;
+  readonly origin: Origin;
+  readonly rows: readonly OtherRow[];
+}
+
 /** A row of another engine: steps of equal sequences (`tokens`, `step_ms`), or a run on a file. */
 export type OtherRow = Readonly<z.infer<typeof rowSchema>>;
 
@@ -44,20 +61,35 @@ export interface Work {
   readonly examples_per_second: number;
 }
 
-/** Reads the rows of result files. Throws `InputError` for a file that is none. */
-export async function readOtherRows(paths: readonly string[]): Promise<OtherRow[]> {
-  const rows: OtherRow[] = [];
+/** Reads result files. Throws `InputError` for a file that is none. */
+export async function readOtherResults(paths: readonly string[]): Promise<OtherResult[]> {
+  const results: OtherResult[] = [];
   for (const path of paths) {
-    const parsed = z.object({ rows: z.array(rowSchema) }).safeParse(await readJson(path));
+    const parsed = originSchema.extend({ rows: z.array(rowSchema) }).safeParse(await readJson(path));
     if (!parsed.success) {
       const [{ path: field, message }] = parsed.error.issues;
       throw new InputError(
         `--against ${path} is no result of tools/compare: ${field.join(".") || "it"}: ${message}`,
       );
     }
-    rows.push(...parsed.data.rows);
+    const { rows, ...origin } = parsed.data;
+    results.push({ path, origin, rows });
   }
-  return rows;
+  return results;
+}
+
+/** Where the rows of a file come from, in a line: versions and settings, and whether the processor is this one. */
+export function describeOrigin(
+  { path, origin: { machine, versions, settings } }: OtherResult,
+  cpu: string,
+): string {
+  const list = (entries: Readonly<Record<string, unknown>>) =>
+    Object.entries(entries).map(([name, value]) =>
+      `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`
+    )
+      .join(", ");
+  const elsewhere = machine.cpu === cpu ? "" : `; measured on another processor, ${machine.cpu}`;
+  return `against ${path}: ${list(versions)}; ${list(settings)}${elsewhere}`;
 }
 
 /** Sets our row beside the fastest of the others on a CPU for the same model, batch and threads; undefined for none. */

@@ -58,10 +58,20 @@ export function parseGrid(text: string, path: string): GridPart[] {
   return parts;
 }
 
-/** The parts with a new one in the place of the old one of its preset, or at the end. */
+/**
+ * The parts with a new one in the place of the old one of its preset, or at the end. Shapes that were not measured again
+ * keep their cells, if those are of the same processor and threads.
+ */
 export function mergePart(parts: readonly GridPart[], part: GridPart): GridPart[] {
   const index = parts.findIndex(({ preset }) => preset === part.preset);
-  return index < 0 ? [...parts, part] : parts.with(index, part);
+  if (index < 0) return [...parts, part];
+  const old = parts[index];
+  const isAlike = old.machine.cpu === part.machine.cpu && old.threads === part.threads;
+  const isNew = ({ tokens, batch }: GridCell) =>
+    part.cells.some((cell) => cell.tokens === tokens && cell.batch === batch);
+  const kept = isAlike ? old.cells.filter((cell) => !isNew(cell)) : [];
+  const cells = [...kept, ...part.cells].sort((a, b) => a.tokens - b.tokens || a.batch - b.batch);
+  return parts.with(index, { ...part, cells });
 }
 
 /** The grid as Markdown: for each preset its machine, a table of latencies, and one of the gain by threads. */
@@ -70,7 +80,8 @@ export function formatGrid(parts: readonly GridPart[]): string {
     "# fp32 inference against ONNX Runtime",
     "",
     "Cells: median latency of lacuna in ms (times faster than ONNX Runtime fp32, same threads, in turns, on the faster " +
-    "of two graphs). `calls` is how many were timed of each engine, where engines differ the fewest.",
+    "of two graphs). `calls` is how many were timed of each engine, where engines differ the fewest. 4x1 is measured at " +
+    "90 % only.",
   ];
   for (const part of parts) {
     lines.push("", `## ${part.preset}`, "", `${describeMachineLine(part)}.`, "", ...latencyTable(part.cells));

@@ -34,6 +34,12 @@ Deno.test("mergePart replaces the part of its preset and keeps the others, throu
   const again = part("bert-tiny", [cell({ latencyMs: 1 })]);
   const parts = [tiny, base, again].reduce(mergePart, []);
   assert.deepEqual(parts, [again, base]);
+  // Shapes that were not measured again stay, unless they are of another machine.
+  const [large, small] = [cell({ batch: 8 }), cell({ latencyMs: 3 })];
+  const [{ cells }] = mergePart([part("bert-tiny", [cell({}), large])], part("bert-tiny", [small]));
+  assert.deepEqual(cells, [small, large]);
+  const elsewhere = { ...part("bert-tiny", [small]), machine: { ...machine, cpu: "another" } };
+  assert.deepEqual(mergePart([part("bert-tiny", [cell({}), large])], elsewhere), [elsewhere]);
   assert.deepEqual(parseGrid(JSON.stringify({ parts }), "fp32.json"), parts);
   for (const text of ["[1]", "{}", "nothing", "null"]) {
     assert.throws(() => parseGrid(text, "fp32.json"), InputError, text);
@@ -92,6 +98,20 @@ Deno.test("measurePreset: a point for every shape and model, measured on one thr
   }
   assert.match(
     notes.at(-2)!,
-    /^bert-tiny 5 tokens × 2: ONNX Runtime .* 1 of 2 shapes, about 0\.\d min left$/,
+    /^bert-tiny 5 tokens × 2: ONNX Runtime .* 1 of 2 shapes, about \d+\.\d min left$/,
   );
+});
+
+Deno.test("grid.ts says in one line what is wrong with its flags, and exits with 2", async () => {
+  for (
+    const [flags, message] of [
+      [["--tokens", "16,0"], /^grid: --tokens is 16,0: wanted whole numbers from 1, with commas between\n$/],
+      [["--nothing"], /^grid: .*--nothing.*\n$/],
+    ] as const
+  ) {
+    const args = ["run", "--no-check", "-A", new URL("grid.ts", import.meta.url).href, ...flags];
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+    assert.equal(code, 2);
+    assert.match(new TextDecoder().decode(stderr), message);
+  }
 });

@@ -13,7 +13,7 @@ import { wordPieceFiles, wordPieceSpecialTokens } from "../src/data/wordpiece.ts
 import { exportModel } from "../src/export/mod.ts";
 import { writeOnnx } from "../src/export/onnx.ts";
 import { magnitude } from "../src/pruning/magnitude.ts";
-import { applyMask, pruneMasks } from "../src/pruning/method.ts";
+import { pruneMasks, zeroPruned } from "../src/pruning/method.ts";
 import type { Pattern } from "../src/pruning/pattern.ts";
 import { isPrunable, sparsityOfWeights } from "../src/pruning/sparsity.ts";
 import { runBench } from "./compare.ts";
@@ -142,7 +142,7 @@ export async function writeSyntheticModel(options: SyntheticOptions): Promise<vo
     prunable.map(({ name, shape, data }) => ({ name, rows: shape[0], columns: shape[1], values: data })),
     { method: magnitude, pattern: options.pattern, scope: "layer", sparsity: options.sparsity },
   );
-  for (const { name, data } of prunable) applyMask(data, masks.get(name)!);
+  for (const { name, data } of prunable) zeroPruned(masks.get(name)!, [data]);
   const filler = Array.from(
     { length: config.vocabularySize - wordPieceSpecialTokens.length },
     (_, i) => `w${i}`,

@@ -35,7 +35,10 @@ export interface BenchRow {
   readonly max_abs_logit_difference: number;
   /** The same over the range (largest − smallest) of those logits. */
   readonly relative_logit_difference: number;
-  /** From a fresh process, as are the next two: module and model loaded, ready to answer. */
+  /**
+   * From a fresh process, as are the next two: module and model loaded, ready to answer. What lacuna measures at the
+   * first load of a machine (a quarter of a second) is known by then.
+   */
   readonly load_ms: number;
   /** Load and first answer together. */
   readonly first_answer_ms: number;

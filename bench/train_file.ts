@@ -52,7 +52,10 @@ export interface TrainFileRow {
   readonly steps: number;
   /** Sequences in them. */
   readonly examples: number;
-  /** From the end of the untimed steps to the end of the last timed one, everything between included. */
+  /**
+   * From the end of the untimed steps to the end of the last timed one, everything between included. What the word
+   * table's rows missed is replayed when they are read; the rest when the run ends, which is not in it.
+   */
   readonly seconds: number;
   readonly examples_per_second: number;
   /** Examples a second times the mean length of all texts trained on. Padding counts on neither side. */
@@ -110,7 +113,7 @@ async function trainOnce(options: TrainFileOptions, sparsity: number): Promise<T
     }
     const seconds = (endMs - startMs) / 1000;
     const examples = timedSteps * batch;
-    const tokensPerExample = result.tokensPerSecond * result.seconds / (result.steps * batch);
+    const tokensPerExample = result.tokensPerSecond * result.seconds / result.examples;
     return {
       engine: "lacuna",
       model: options.model,

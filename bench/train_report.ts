@@ -2,7 +2,7 @@
  * The result of `bench --train`, and its tables for the terminal.
  * @module
  */
-import type { Comparison } from "./against.ts";
+import type { Comparison, Origin } from "./against.ts";
 import type { MachineDescription } from "./machine.ts";
 import { percent, significant, type TextColumn, textTable } from "./text_table.ts";
 import type { TrainRow } from "./train.ts";
@@ -23,6 +23,8 @@ export interface TrainBenchResult {
   readonly rows: readonly Compared<TrainRow>[];
   /** Runs on a file; empty without one. */
   readonly file_rows: readonly Compared<TrainFileRow>[];
+  /** Machine, versions and settings of the files of `--against`. */
+  readonly against?: readonly (Origin & { readonly file: string })[];
 }
 
 /** Operations in the second table; the rest is one line. */
@@ -65,6 +67,7 @@ const stepColumns: readonly TextColumn<TrainRow>[] = [
   modelColumn,
   patternColumn,
   zerosColumn,
+  { heading: "kernels", cell: ({ kernels }) => kernels, words: true },
   { heading: "batch", cell: ({ batch, tokens }) => `${batch}×${tokens}` },
   { heading: "threads", cell: ({ threads }) => `${threads}` },
   { heading: "p50 ms", cell: ({ step_ms }) => significant(step_ms.p50) },

@@ -10,7 +10,7 @@ import { Trainer } from "../src/finetune/trainer.ts";
 import { availableMachines, selectMachine } from "../src/machines/mod.ts";
 import { InlineExecutor } from "../src/plan/executor.ts";
 import { isPrunable } from "../src/pruning/sparsity.ts";
-import { compareWith, type OtherRow, readOtherRows } from "./against.ts";
+import { compareWith, describeOrigin, type OtherRow, readOtherResults } from "./against.ts";
 import { operationOfKey } from "./operation_times.ts";
 import { percent, significant, textTable } from "./text_table.ts";
 import { benchTraining, randomMask, stepOperations } from "./train.ts";
@@ -178,13 +178,27 @@ Deno.test("compareWith takes the fastest row for the same work on a CPU", () => 
   assert.equal(compareWith(others, { ...work, batch: 5 }), undefined);
 });
 
-Deno.test("readOtherRows names the field that a file lacks", async () => {
+/** What the scripts write beside the rows. */
+const origin = {
+  machine: { cpu: "A CPU", cores: 2 },
+  versions: { torch: "2.15.0" },
+  settings: { dropout: 0.1, attention: ["sdpa"] },
+};
+
+Deno.test("readOtherResults keeps where rows come from, and names the field that a file lacks", async () => {
   await using folder = await TinyFolder.create();
-  const good = await folder.write("good.json", JSON.stringify({ versions: {}, rows: [other] }));
-  assert.deepEqual(await readOtherRows([good, good]), [other, other]);
-  const bad = await folder.write("bad.json", JSON.stringify({ rows: [{ ...other, threads: "two" }] }));
+  const good = await folder.write("good.json", JSON.stringify({ ...origin, rows: [other] }));
+  const [result] = await readOtherResults([good]);
+  assert.deepEqual(result, { path: good, origin, rows: [other] });
+  const line = `against ${good}: torch 2.15.0; dropout 0.1, attention ["sdpa"]`;
+  assert.equal(describeOrigin(result, "A CPU"), line);
+  assert.equal(describeOrigin(result, "Another"), `${line}; measured on another processor, A CPU`);
+  const bad = await folder.write(
+    "bad.json",
+    JSON.stringify({ ...origin, rows: [{ ...other, threads: "two" }] }),
+  );
   await assert.rejects(
-    readOtherRows([bad]),
+    readOtherResults([bad]),
     (error) => error instanceof InputError && /bad\.json .*rows\.0\.threads: [^\n]+$/.test(error.message),
   );
 });
@@ -207,7 +221,10 @@ Deno.test("bench --train measures a model and a file, and sets PyTorch's rows be
   await using folder = await TinyFolder.create();
   const model = await folder.writeModel("model");
   // Rows for a folder of no named shape carry its path.
-  const against = await folder.write("against.json", JSON.stringify({ rows: [{ ...other, model }] }));
+  const against = await folder.write(
+    "against.json",
+    JSON.stringify({ ...origin, rows: [{ ...other, model }] }),
+  );
   const args = ["--train-file", folder.at("train.tsv"), "--model", model, "--batch", "4", "--tokens", "8"];
   args.push("--threads", "1", "--seconds", "0.01", "--sparsity", "0.5");
   const { code, stdout, errors } = await runTask("bench", [
@@ -216,6 +233,8 @@ Deno.test("bench --train measures a model and a file, and sets PyTorch's rows be
   ], { cwd: folder.path });
   assert.equal(code, 0, errors.join("\n"));
   const result = JSON.parse(stdout);
+  assert.deepEqual(result.against, [{ file: against, ...origin }]);
+  assert.ok(errors.some((line) => line.includes("torch 2.15.0")), errors.join("\n"));
   assert.deepEqual(result.rows.map(({ weights }: { weights: string }) => weights), ["dense", "sparse"]);
   for (const { examples_per_second, against: { engine, speedup } } of result.rows) {
     assert.equal(engine, "pytorch sdpa");

@@ -31,11 +31,13 @@ export interface PoolOptions {
   readonly arena: Arena;
   /** The core each worker stays on, where the system allows it; absent: any. */
   readonly cores?: readonly number[];
+  /** Called when the pool has ended. */
+  readonly onEnd?: () => void;
   /** Threads that run already, to be taken before new ones are started. */
   readonly spare?: SpareThreads;
   /**
    * How long a worker that is waited for may give no sign of life, in ms: default one minute. It must exceed the
-   * longest phase (a second, for the largest models on a slow core).
+   * longest phase or task (a second, for the largest models on a slow core).
    */
   readonly silenceMs?: number;
 }
@@ -56,7 +58,10 @@ export function poolFactory(
   { pin = pinIsWanted(), spare }: { readonly pin?: boolean; readonly spare?: SpareThreads } = {},
 ): ExecutorFactory {
   const cores = pin ? [...allowedCores()] : [];
-  return (options) => WorkerPool.create({ ...options, spare, cores: cores.splice(0, options.threads) });
+  return (options) => {
+    const lent = cores.splice(0, options.threads);
+    return WorkerPool.create({ ...options, spare, cores: lent, onEnd: () => cores.unshift(...lent) });
+  };
 }
 
 function pinIsWanted(): boolean {
@@ -71,6 +76,7 @@ export class WorkerPool implements Executor {
   readonly arena: Arena;
   readonly #control: Int32Array;
   readonly #silenceMs: number;
+  readonly #onEnd: (() => void) | undefined;
   readonly #threads: Thread[] = [];
   readonly #table = new KernelTable();
   #pinned = false;
@@ -87,6 +93,7 @@ export class WorkerPool implements Executor {
     this.workers = checkThreads(options.threads);
     this.arena = options.arena;
     this.#silenceMs = options.silenceMs ?? 60_000;
+    this.#onEnd = options.onEnd;
     this.#control = new Int32Array(new SharedArrayBuffer(controlBytes(this.workers)));
   }
 
@@ -180,6 +187,7 @@ export class WorkerPool implements Executor {
       worker.terminate();
     }
     this.#threads.length = 0;
+    this.#onEnd?.();
   }
 
   #enqueue<T>(task: () => Promise<T>): Promise<T> {

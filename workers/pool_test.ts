@@ -389,6 +389,12 @@ Deno.test("poolFactory pins each worker to a core of its own while there are eno
     const { plan, count } = counting(pools[0], 10);
     await pools[0].run(await prepare(pools[0], plan));
     assert.equal(count(), 10);
+    await pools.shift()!.dispose();
+    await t.step("cores are given back", async () => {
+      const next = await create(optionsOf(1));
+      assert.equal(next.pinned, true);
+      await next.dispose();
+    });
   } finally {
     for (const pool of pools) await pool.dispose();
   }

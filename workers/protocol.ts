@@ -29,7 +29,8 @@ export const Control = {
   sleepers: 3 * lineWords,
 } as const;
 
-/** The word a worker increases as a sign of life: at every barrier, and now and then while it waits. */
+/** The word a worker increases as a sign of life: at every barrier, after every task, and now and then while it
+ * waits. */
 export function pulseIndex(worker: number): number {
   return (4 + worker) * lineWords;
 }

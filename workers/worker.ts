@@ -9,7 +9,14 @@ import { runPhase } from "../src/plan/executor.ts";
 import { Barrier } from "./barrier.ts";
 import { pinThread } from "./pin.ts";
 import { loadTask } from "./tasks.ts";
-import { Command, Control, entryIndex, type WorkerControl, type WorkerSetup } from "./protocol.ts";
+import {
+  Command,
+  Control,
+  entryIndex,
+  pulseIndex,
+  type WorkerControl,
+  type WorkerSetup,
+} from "./protocol.ts";
 
 class PoolWorker implements WorkerControl {
   #setup!: WorkerSetup;
@@ -31,7 +38,9 @@ class PoolWorker implements WorkerControl {
 
   async perform(name: string, argument: unknown): Promise<unknown> {
     const task = await loadTask(name);
-    return await task.run(this.#setup.memory, argument);
+    const result = await task.run(this.#setup.memory, argument);
+    Atomics.add(this.#control, pulseIndex(this.#setup.index), 1);
+    return result;
   }
 
   serve(): boolean {

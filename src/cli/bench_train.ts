@@ -2,7 +2,7 @@
  * `deno task bench --train`: fine-tuning steps dense and sparse, runs on a file, PyTorch's numbers beside them.
  * @module
  */
-import { compareWith, readOtherRows } from "../../bench/against.ts";
+import { compareWith, describeOrigin, readOtherResults } from "../../bench/against.ts";
 import { describeMachine } from "../../bench/machine.ts";
 import { benchTraining, type TrainBatch, trainBatches, trainSparsities } from "../../bench/train.ts";
 import { benchTrainFile, type TrainFileRow } from "../../bench/train_file.ts";
@@ -53,7 +53,8 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   const sparsities = flags.sparsity === undefined ? trainSparsities : [...new Set([0, flags.sparsity])];
   const subjects = await subjectsOf(model, synthetic);
   const batches = batchesOf(flags);
-  const others = await readOtherRows(flags.against);
+  const otherResults = await readOtherResults(flags.against);
+  const others = otherResults.flatMap(({ rows }) => rows);
   const threads = chooseThreads(flags.threads);
   const machine = await describeMachine(isa);
   const note = (text: string) => console.error(text);
@@ -113,8 +114,17 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
     ...(flags.train === true ? {} : { file: flags.train, max_train_samples: flags.maxTrainSamples }),
     deno: Deno.version.deno,
   };
-  const result = { machine, config, rows, file_rows: fileRows };
+  const result = {
+    machine,
+    config,
+    rows,
+    file_rows: fileRows,
+    ...(otherResults.length > 0
+      ? { against: otherResults.map(({ path, origin }) => ({ file: path, ...origin })) }
+      : {}),
+  };
   if (!jsonOnStandardOutput(flags.json)) console.log(`\n${formatTraining(result)}`);
+  for (const other of otherResults) note(describeOrigin(other, machine.cpu));
   if (others.length > 0 && ![...rows, ...fileRows].some(({ against }) => against)) {
     note(`no row of ${flags.against.join(", ")} has the same model, batch, tokens and threads`);
   }

@@ -18,9 +18,11 @@ export interface ThreadChoice {
 export interface CoreSources {
   /** What the runtime says. */
   readonly hardwareConcurrency: number;
-  /** The content of a system file, or undefined when it is absent or may not be read. */
-  read(path: string): string | undefined;
+  readonly read: ReadText;
 }
+
+/** The content of a system file, or undefined when it is absent or may not be read. */
+export type ReadText = (path: string) => string | undefined;
 
 /** The numbers in a list such as `0-3,8` (the kernel's `cpulist`). Empty when the text is none. */
 export function parseCpuList(text: string): number[] {
@@ -50,29 +52,44 @@ function quotaOf(quota: string, period: string): number | undefined {
 }
 
 /** The least quota of the process's control groups and all those above them, in cores; undefined for no limit. */
-export function cgroupQuota(read: CoreSources["read"]): number | undefined {
+export function cgroupQuota(read: ReadText): number | undefined {
   const quotas: number[] = [];
   const note = (cores: number | undefined) => cores !== undefined && quotas.push(cores);
+  for (const { version, folder } of controlGroups("cpu", read)) {
+    if (version === 2) {
+      const text = read(`${folder}/cpu.max`);
+      if (text !== undefined) note(parseCpuMax(text));
+    } else {
+      const quota = read(`${folder}/cpu.cfs_quota_us`);
+      const period = read(`${folder}/cpu.cfs_period_us`);
+      if (quota !== undefined && period !== undefined) note(quotaOf(quota, period));
+    }
+  }
+  return quotas.length > 0 ? Math.min(...quotas) : undefined;
+}
+
+/** A control group that limits the process. */
+export interface ControlGroup {
+  readonly version: 1 | 2;
+  readonly folder: string;
+}
+
+/** The control groups of the process for a controller, and all those above them. */
+export function* controlGroups(controller: string, read: ReadText): Generator<ControlGroup> {
   for (const line of (read("/proc/self/cgroup") ?? "").split("\n")) {
-    // `0::/path` is version 2, `4:cpu,cpuacct:/path` version 1; other controllers do not limit cores.
+    // `0::/path` is version 2, `4:cpu,cpuacct:/path` version 1.
     const [, controllers, path] = line.match(/^\d+:([^:]*):(\/.*)$/) ?? [];
     if (path === undefined) continue;
     if (controllers === "") {
-      for (const group of withParents(path)) {
-        const text = read(`/sys/fs/cgroup${group}/cpu.max`);
-        if (text !== undefined) note(parseCpuMax(text));
-      }
-    } else if (controllers.split(",").includes("cpu")) {
-      for (const mount of new Set([controllers, "cpu"])) {
+      for (const group of withParents(path)) yield { version: 2, folder: `/sys/fs/cgroup${group}` };
+    } else if (controllers.split(",").includes(controller)) {
+      for (const mount of new Set([controllers, controller])) {
         for (const group of withParents(path)) {
-          const quota = read(`/sys/fs/cgroup/${mount}${group}/cpu.cfs_quota_us`);
-          const period = read(`/sys/fs/cgroup/${mount}${group}/cpu.cfs_period_us`);
-          if (quota !== undefined && period !== undefined) note(quotaOf(quota, period));
+          yield { version: 1, folder: `/sys/fs/cgroup/${mount}${group}` };
         }
       }
     }
   }
-  return quotas.length > 0 ? Math.min(...quotas) : undefined;
 }
 
 /** `/a/b` gives `/a/b`, `/a` and the root, which is written as nothing. */
@@ -102,21 +119,22 @@ export function coresFrom({ hardwareConcurrency, read }: CoreSources): ThreadCho
   return candidates.reduce((least, candidate) => candidate.count < least.count ? candidate : least);
 }
 
+/** A file of the system; undefined where there is none, or it may not be read: Deno keeps some for `--allow-all`. */
+export function readSystemFile(path: string): string | undefined {
+  // Asking would stop a program at a prompt.
+  const mayRead = Deno.build.os === "linux" &&
+    Deno.permissions.querySync({ name: "read", path }).state === "granted";
+  if (!mayRead) return undefined;
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The cores this process may use, asked anew: a container's quota can change while it runs. */
 export function usableCores(): ThreadChoice {
-  const mayRead = (path: string) =>
-    Deno.build.os === "linux" && Deno.permissions.querySync({ name: "read", path }).state === "granted";
-  return coresFrom({
-    hardwareConcurrency: navigator.hardwareConcurrency,
-    read(path) {
-      if (!mayRead(path)) return undefined; // Asking would stop a program at a prompt.
-      try {
-        return Deno.readTextFileSync(path);
-      } catch {
-        return undefined; // Absent here, or kept for `--allow-all`: the other sources decide.
-      }
-    },
-  });
+  return coresFrom({ hardwareConcurrency: navigator.hardwareConcurrency, read: readSystemFile });
 }
 
 /** The number of threads asked for, or else one for each usable core. */

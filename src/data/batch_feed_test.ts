@@ -27,10 +27,10 @@ Deno.test("BatchFeed gives the examples of each step, prepared or not, in any or
   const feed = new BatchFeed(plan, set);
   for (const step of expected.keys()) {
     assert.deepEqual(feed.take(step), expected[step]);
-    await feed.prepare(step + 1);
+    await feed.prepare(step + 1, 1);
   }
   for (const step of [5, 0, 7]) {
-    await feed.prepare(3);
+    await feed.prepare(3, 1);
     assert.deepEqual(feed.take(step), expected[step]);
   }
 });
@@ -44,7 +44,7 @@ Deno.test("BatchFeed prepares a batch on the next turn of the event loop, and th
     return batch(step);
   };
   const feed = new BatchFeed(plan, set);
-  const prepared = feed.prepare(0);
+  const prepared = feed.prepare(0, 1);
   await Promise.resolve();
   assert.deepEqual(asked, [], "whoever was called before it goes first");
   await prepared;
@@ -53,7 +53,7 @@ Deno.test("BatchFeed prepares a batch on the next turn of the event loop, and th
   assert.deepEqual(asked, [0], "it was ready");
   feed.take(1);
   assert.deepEqual(asked, [0, 1], "it was not");
-  await feed.prepare(plan.totalSteps);
+  await feed.prepare(plan.totalSteps, 1);
   assert.deepEqual(asked, [0, 1], "there is no step after the last");
 });
 
@@ -65,8 +65,11 @@ Deno.test("BatchFeed counts the time in which its caller waits, and that only", 
     return batch(step);
   };
   const feed = new BatchFeed(plan, set);
-  await feed.prepare(0);
+  await feed.prepare(0, 1);
   assert.equal(feed.waitSeconds, 0, "nobody waits for what is prepared ahead");
   feed.take(1);
   assert.ok(feed.waitSeconds >= 0.002, `${feed.waitSeconds}`);
+  const before = feed.waitSeconds;
+  await feed.prepare(2, 0.001);
+  assert.ok(feed.waitSeconds >= before + 0.001, "a batch that takes longer than the step is waited for");
 });

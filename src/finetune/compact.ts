@@ -9,7 +9,7 @@
 import { chooseBlocking } from "../kernels/sparse_matmul/blocking.ts";
 import { type SparsePattern, valueCount } from "../kernels/sparse_matmul/pack.ts";
 import type { Cut } from "../kernels/sparse_matmul/training_structure.ts";
-import { levelOneBytes, type Machine } from "../machines/mod.ts";
+import type { Machine } from "../machines/machine.ts";
 import type { Allocator } from "../plan/arena.ts";
 import type { Executor } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
@@ -25,7 +25,7 @@ import type { ParameterLayout } from "./parameters.ts";
  * Share of weights left below which a matrix trains sparse: where a step's three products together take as long as the
  * dense ones.
  */
-const breakEvenDensity = { "unstructured": 0.35, "4x1": 0.5 } as const satisfies Record<
+const trainingBreakEven = { "unstructured": 0.35, "4x1": 0.5 } as const satisfies Record<
   SparsePattern,
   number
 >;
@@ -60,7 +60,7 @@ export class CompactMatrices {
         cut: cutOf(pattern, rows, depth, machine),
         transposedCut: cutOf(pattern, depth, rows, machine),
       };
-      const roomBytes = roomFor({ rows, depth }, breakEvenDensity[pattern] * length, cuts);
+      const roomBytes = roomFor({ rows, depth }, trainingBreakEven[pattern] * length, cuts);
       this.#requests.set(name, {
         rows,
         depth,
@@ -78,7 +78,7 @@ export class CompactMatrices {
   get planBytes(): number {
     return this.#requests.values().reduce(
       (sum, { rows, depth, pattern }) =>
-        sum + (pattern === "unstructured" ? alignUp(4 * breakEvenDensity[pattern] * rows * depth) : 0),
+        sum + (pattern === "unstructured" ? alignUp(4 * trainingBreakEven[pattern] * rows * depth) : 0),
       0,
     );
   }
@@ -127,12 +127,15 @@ export class CompactMatrices {
     const { rows, depth, pattern, mask } = this.#requests.get(name)!;
     const left = popcount(new Uint32Array(buffer, mask, Math.floor(rows * depth / 32)));
     // Rows that a last block of 4x1 lacks are stored too, and up to 31 weights are not counted.
-    return left + 3 * depth + 31 < breakEvenDensity[pattern] * rows * depth;
+    return left + 3 * depth + 31 < trainingBreakEven[pattern] * rows * depth;
   }
 }
 
-/** Cuts do not depend on the workers here: the order of a packed matrix is that in which its gradients' norm is summed. */
+/**
+ * Cuts depend neither on workers nor on caches here: the order of a packed matrix is that in which the norm of its
+ * gradients is summed, and a run may be resumed elsewhere. 32 KiB is what few processors have less of.
+ */
 function cutOf(pattern: SparsePattern, rows: number, depth: number, { lanes }: Machine): Cut {
-  const target = { lanes, tile: usualTile(lanes), workers: 1, levelOneBytes: levelOneBytes() };
+  const target = { lanes, tile: usualTile(lanes), workers: 1, levelOneBytes: 32 << 10 };
   return chooseBlocking({ pattern, rows, depth }, target);
 }

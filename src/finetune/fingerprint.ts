@@ -9,9 +9,8 @@ import { batchSizeOf, type FinetuneSettings } from "./options.ts";
 export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
 
 /**
- * Settings that may change between the sittings of a run. Threads may, and
- * checkpointing: results are the same to the bit. Files may
- * move: what counts is what is in them.
+ * Settings that may change between the sittings of a run. Threads and checkpointing change no bit of a result; another
+ * instruction set does in the last places, which a resumed run says. Files may move: what counts is what is in them.
  */
 const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
   "out",

@@ -153,6 +153,10 @@ async function loadWeights(model: Model, trainer: Trainer, say: (text: string) =
   trainer.initialise(missing);
   for (const slot of trainer.layout.slots) {
     if (missing.has(slot.name)) continue;
-    trainer.parameter(slot).set(await model.tensors.weight(slot.name, slot.shape));
+    const weight = await model.tensors.weight(slot.name, slot.shape);
+    if (!weight.every(Number.isFinite)) {
+      throw new InputError(`${model.dir}: ${slot.name} holds NaN or infinite weights, wanted numbers`);
+    }
+    trainer.parameter(slot).set(weight);
   }
 }

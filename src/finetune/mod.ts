@@ -103,6 +103,8 @@ export interface FinetuneResult {
   readonly isa: string;
   /** Optimiser steps taken. */
   readonly steps: number;
+  /** Examples trained on, those of every epoch. */
+  readonly examples: number;
   /** Time spent in steps. */
   readonly seconds: number;
   /** Training speed, evaluations left out. */
@@ -309,7 +311,7 @@ async function train(run: Run): Promise<number> {
     const stepBegin = performance.now();
     const [{ loss, gradientNorm }] = await Promise.all([
       trainer.step(batch, step + 1, learningRate),
-      feed.prepare(step + 1),
+      feed.prepare(step + 1, progress.trainingSeconds / Math.max(1, step)),
     ]);
     const seconds = (performance.now() - stepBegin) / 1000;
     const tokens = batch.reduce((sum, { ids }) => sum + ids.length, 0);
@@ -382,6 +384,7 @@ async function finish(
   });
   return {
     steps: progress.completedSteps,
+    examples: settings.epochs * job.train.labels.length,
     seconds: progress.trainingSeconds,
     tokensPerSecond: progress.trainedTokens / progress.trainingSeconds,
     stages: stageNames.map((name) => ({ name, ...progress.stages[name] }))

@@ -7,7 +7,7 @@ import { type PrunableMatrix, pruneMasks } from "../pruning/method.ts";
 import { cubicSchedule, type PruningSchedule } from "../pruning/schedule.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { task as pruneMatrix } from "./prune_task.ts";
-import { isPrunable, sparsityOfWeights } from "../pruning/sparsity.ts";
+import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import type { FinetuneSettings } from "./options.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -40,7 +40,15 @@ export async function refreshMasks(
     await trainer.settle();
     pruneTogether(trainer, pattern, sparsity);
   }
-  return sparsityOfWeights(matricesOf(trainer)).overall;
+  const masks = trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((
+    { name, shape, offset, length },
+  ) => ({
+    name,
+    rows: shape[0],
+    columns: shape[1],
+    mask: trainer.mask.subarray(offset / 32, offset / 32 + Math.ceil(length / 32)),
+  }));
+  return sparsityOfMasks(masks).overall;
 }
 
 /** All matrices are ranked together, which one thread does. */

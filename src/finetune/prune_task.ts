@@ -5,7 +5,7 @@
 import type { Task } from "../plan/executor.ts";
 import { bitsetWords } from "../pruning/bitset.ts";
 import { magnitude } from "../pruning/magnitude.ts";
-import { pruneMasks } from "../pruning/method.ts";
+import { pruneMasks, zeroPruned } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { MatrixPlace } from "./compact_task.ts";
 
@@ -33,16 +33,3 @@ export const task: Task<PruneRequest, void> = {
     zeroPruned(mask, states.map((address) => new Float32Array(memory.buffer, address, rows * depth)));
   },
 };
-
-/** Zeroes the elements whose bit is 0. */
-export function zeroPruned(mask: Uint32Array, arrays: readonly Float32Array[]): void {
-  for (let word = 0; word < mask.length; word++) {
-    const bits = mask[word];
-    if (bits === 0xffffffff) continue;
-    const end = Math.min(32, arrays[0].length - 32 * word);
-    for (let bit = 0; bit < end; bit++) {
-      if (bits >>> bit & 1) continue;
-      for (const array of arrays) array[32 * word + bit] = 0;
-    }
-  }
-}

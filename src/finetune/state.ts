@@ -117,7 +117,9 @@ export async function loadState(
       } now`,
     );
   }
-  const progress = parse<RunProgress>(file.metadata.progress, path);
+  // Runs begun before stages were told apart have none.
+  const { stages = noStages(), ...rest } = parse<Partial<RunProgress>>(file.metadata.progress, path);
+  const progress = { ...rest, stages } as RunProgress;
   for (const name of ["weights", "firstMoment", "secondMoment"] as const) {
     const { shape } = file.info(name);
     if (shape.length !== 1 || shape[0] !== trainer.layout.length) {

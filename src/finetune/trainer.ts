@@ -21,6 +21,7 @@ import { type Executor, type ExecutorFactory, prepare, type Task } from "../plan
 import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, usualTile } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
+import { zeroPruned } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { CompactMatrices } from "./compact.ts";
 import type { MatrixPlace } from "./compact_task.ts";
@@ -32,7 +33,6 @@ import {
   parameterLayoutOf,
   type ParameterSlot,
 } from "./parameters.ts";
-import { zeroPruned } from "./prune_task.ts";
 import { type OptimizerOptions, planStep, type StepMode, type StepParts } from "./step_plan.ts";
 
 /** What a trainer is made for. */
@@ -127,7 +127,12 @@ export class Trainer {
       threads: options.workers,
       arena: new Arena(needs.arenaBytes),
     });
-    return new Trainer(options, executor, needs);
+    try {
+      return new Trainer(options, executor, needs);
+    } catch (error) {
+      await executor.dispose();
+      throw error;
+    }
   }
 
   /** All weights, in the order of `layout`. A live view of the arena, to be used while settled. */
@@ -172,6 +177,11 @@ export class Trainer {
   get isSettled(): boolean {
     const { compact, lazy } = this.#parts;
     return compact.compacted.size === 0 && (lazy?.history.length ?? 0) === 0;
+  }
+
+  /** Matrices that the last step ran with sparse kernels. 0 while settled. */
+  get sparseMatrices(): number {
+    return this.#parts.compact.compacted.size;
   }
 
   /** Brings weights and moments into the order of `layout`, until the next step or evaluation. Changes no number. */
@@ -361,7 +371,8 @@ export function trainerNeeds(options: TrainerOptions): TrainerNeeds {
     planStep(mode, { ...options, target, layout, memory, parts, ...capacity, activations: 0 })
   );
   const sparseBytes = options.sparse === false ? 0 : parts.compact.planBytes;
-  const activationBytes = Math.max(...plans.map(planBytes)) + sparseBytes;
+  // Buffers are placed greedily, so that a plan of fewer may take a little more.
+  const activationBytes = alignUp(1.02 * Math.max(...plans.map(planBytes)) + sparseBytes);
   // Programs of sparse matrices have more calls than dense ones.
   const programsBytes = reservedPrograms * Math.max(...plans.map((plan) => programBytes(plan)));
   size.allocate(activationBytes, "activations");
@@ -401,7 +412,8 @@ function checkArenaBytes(bytes: number, { maximumTokens, checkpoints }: TrainerO
   );
 }
 
-const maximumArenaBytes = 2 ** 32;
+/** All that 32 bits address, but for the first line of an arena, which stays unused. */
+const maximumArenaBytes = 2 ** 32 - 64;
 
 function targetOf({ machine: { lanes, vectorRegisters }, workers }: TrainerOptions): Target {
   return { lanes, vectorRegisters, tile: usualTile(lanes), workers };

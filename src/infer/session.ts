@@ -197,8 +197,7 @@ async function startAndFill(
   try {
     for (const each of started) if (each.status === "rejected") throw each.reason;
     if (read.status === "rejected") throw read.reason;
-    // The largest first, so that no worker begins one when the others are done.
-    const requests = read.value.sort((a, b) => b.nonZeros - a.nonZeros);
+    const requests = read.value;
     await Promise.all(
       executors.map((executor, index) =>
         executor.perform(packMatrix, requests.filter((_, place) => place % executors.length === index))
@@ -225,6 +224,7 @@ async function readWeights(
 ): Promise<PackRequest[]> {
   const requests = await weights.read(arena, addresses);
   const values = requests.reduce((sum, { nonZeros }) => sum + nonZeros, 0);
+  // The largest first, so that no worker begins one when the others are done.
   if (values > packedHere) return requests.sort((a, b) => b.nonZeros - a.nonZeros);
   for (const request of requests) await packMatrix.run(arena.memory, request);
   return [];

@@ -44,8 +44,8 @@ function isChoice(value: unknown): value is TunedChoice {
 export function tuningFile(path: string): TuningStore {
   const load = async (): Promise<StoredFile> => {
     const empty: StoredFile = { version, machines: {} };
-    if (!await exists(path)) return empty;
     try {
+      if (!await exists(path)) return empty;
       const stored: unknown = JSON.parse(await readText(path));
       if (!isRecord(stored) || stored.version !== version || !isRecord(stored.machines)) return empty;
       const machines = Object.entries(stored.machines).map(([machine, choices]) => [
@@ -54,7 +54,7 @@ export function tuningFile(path: string): TuningStore {
       ]);
       return { version, machines: Object.fromEntries(machines) };
     } catch {
-      return empty; // A damaged cache is an empty one.
+      return empty; // A cache that is damaged or may not be read is an empty one.
     }
   };
   return {
@@ -69,8 +69,12 @@ export function tuningFile(path: string): TuningStore {
         version,
         machines: { ...machines, [name]: { ...machines[name], ...choices } },
       };
-      await ensureFolder(dirname(path));
-      await writeFileAtomic(path, JSON.stringify(merged, null, 1));
+      try {
+        await ensureFolder(dirname(path));
+        await writeFileAtomic(path, JSON.stringify(merged, null, 1));
+      } catch {
+        // No room, or a file system that is read-only: nothing a model needs in order to answer. The next load measures.
+      }
     },
   };
 }

@@ -83,14 +83,17 @@ Deno.test("chooseByMeasuring measures each kind of matrix once, on every machine
   }
 });
 
-Deno.test("chooseByMeasuring takes the rule, and says so, for what no time is left for", async () => {
+Deno.test("chooseByMeasuring measures one kind at least, and takes the rule for what no time is left for", async () => {
   const { all, stored, target, counts } = setUp({ budgetMs: 0 });
-  const matrix = matrixOf(64, 96, 0.1);
-  const [choice] = await chooseByMeasuring([matrix], all);
-  const rule = chooseByRule(matrix.profile, target);
-  assert.deepEqual(choice, { ...rule, reason: `${rule.reason}; not measured: no time left` });
-  assert.deepEqual(stored, {});
-  assert.deepEqual(counts, { started: 1, ended: 1 });
+  const matrices = [64, 128, 192].map((rows) => matrixOf(rows, 96, 0.1));
+  const rule = chooseByRule(matrices[2].profile, target);
+  const choices = await chooseByMeasuring(matrices, all);
+  assert.deepEqual(choices[2], { ...rule, reason: `${rule.reason}; not measured: no time left` });
+  assert.equal(Object.keys(stored).length, 1);
+  await chooseByMeasuring(matrices, all);
+  await chooseByMeasuring(matrices, all);
+  assert.equal(Object.keys(stored).length, 3);
+  assert.deepEqual(counts, { started: 3, ended: 3 });
 });
 
 Deno.test("tuningFile keeps machines apart, adds to what is there, and takes damage for absence", async () => {
@@ -119,6 +122,10 @@ Deno.test("tuningFile keeps machines apart, adds to what is there, and takes dam
     }
     await store.write(machine, { a: choice(4) });
     assert.deepEqual(await store.read(machine), { a: choice(4) });
+    // Where nothing can be kept, nothing fails.
+    const nowhere = tuningFile(join(path, "below a file", "tuning.json"));
+    await nowhere.write(machine, { a: choice(5) });
+    assert.deepEqual(await nowhere.read(machine), {});
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -98,9 +98,15 @@ function checkSizes({ name, rows, columns, values }: PrunableMatrix, mask: Uint3
   }
 }
 
-/** Sets the pruned weights to 0, in place. */
-export function applyMask(values: Float32Array, mask: Uint32Array): void {
-  for (let index = 0; index < values.length; index++) {
-    if (((mask[index >>> 5] >>> (index & 31)) & 1) === 0) values[index] = 0;
+/** Sets the elements whose bit is 0 to 0, in arrays of one length. */
+export function zeroPruned(mask: Uint32Array, arrays: readonly Float32Array[]): void {
+  for (let word = 0; word < mask.length; word++) {
+    const bits = mask[word];
+    if (bits === 0xffffffff) continue;
+    const end = Math.min(32, arrays[0].length - 32 * word);
+    for (let bit = 0; bit < end; bit++) {
+      if (bits >>> bit & 1) continue;
+      for (const array of arrays) array[32 * word + bit] = 0;
+    }
   }
 }

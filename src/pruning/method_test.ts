@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { InputError } from "../core/errors.ts";
 import { fullBitset, hasBit, popcount } from "./bitset.ts";
 import { magnitude } from "./magnitude.ts";
-import { applyMask, type PrunableMatrix, pruneMasks, type PruningMethod } from "./method.ts";
+import { type PrunableMatrix, pruneMasks, type PruningMethod, zeroPruned } from "./method.ts";
 import { blockGrid, blockShapes, collapseToBlocks, expandBlockMask, parsePattern } from "./pattern.ts";
 
 const matrix: fc.Arbitrary<Omit<PrunableMatrix, "name">> = fc.record({
@@ -146,9 +146,9 @@ Deno.test("expandBlockMask undoes collapseToBlocks on masks of whole blocks", ()
   }));
 });
 
-Deno.test("applyMask zeroes what is pruned and leaves the rest", () => {
+Deno.test("zeroPruned zeroes what is pruned and leaves the rest", () => {
   const values = Float32Array.of(1, -2, 3, -4);
-  applyMask(values, Uint32Array.of(0b0110));
+  zeroPruned(Uint32Array.of(0b0110), [values]);
   assert.deepEqual([...values], [0, -2, 3, 0]);
 });
 
