@@ -47,7 +47,7 @@ export function benchCommand(): Command {
     .option("--no-tune", "choose kernels by rule instead of measuring them at the first load")
     .option(
       "--kernels",
-      "time the kernels one by one instead; of the other flags only --tokens, --isa and --json apply",
+      "time the kernels one by one instead; of the other flags it takes --tokens, --isa and --json",
     )
     .option(
       "--train [file]",
@@ -62,11 +62,72 @@ export function benchCommand(): Command {
     .option("--html <file>", "where the report goes", "runs/bench.html");
 }
 
+/** Flags of everything but `--kernels`. */
+const common: readonly string[] = [
+  "--model",
+  "--synthetic",
+  "--sparsity",
+  "--pattern",
+  "--tokens",
+  "--batch",
+  "--threads",
+  "--seconds",
+  "--isa",
+  "--json",
+];
+
+const training = [...common, "--train", "--against"];
+
+/** Something the command can do: under which condition, and with which flags. */
+interface Mode {
+  readonly condition: string;
+  readonly flags: readonly string[];
+}
+
+const modes: Readonly<Record<"models" | "steps" | "file" | "kernels", Mode>> = {
+  models: {
+    condition: "without --train and --kernels",
+    flags: [...common, "--quantize", "--no-tune", "--html"],
+  },
+  steps: { condition: "with --train", flags: training },
+  file: { condition: "with --train FILE", flags: [...training, "--tokenizer", "--max-train-samples"] },
+  kernels: { condition: "with --kernels", flags: ["--kernels", "--tokens", "--isa", "--json"] },
+};
+
+/** Refuses a flag that would be ignored: InputError. */
+export function checkFlags(command: Command): void {
+  const { kernels, train, model } = command.opts();
+  const mode =
+    modes[kernels ? "kernels" : train === undefined ? "models" : train === true ? "steps" : "file"];
+  // A model has these already.
+  const needless = model === undefined
+    ? []
+    : train === undefined
+    ? ["--sparsity", "--pattern"]
+    : ["--tokenizer"];
+  for (const option of command.options) {
+    const flag = option.long!;
+    if (command.getOptionValueSource(option.attributeName()) !== "cli") continue;
+    if (!mode.flags.includes(flag)) {
+      const wanted = Object.values(modes).filter(({ flags }) => flags.includes(flag));
+      throw new InputError(
+        `${flag} is given ${mode.condition}: wanted it ${
+          wanted.map(({ condition }) => condition).join(" or ")
+        } only`,
+      );
+    }
+    if (needless.includes(flag)) {
+      throw new InputError(`${flag} is given with --model, which has its own: wanted one of the two`);
+    }
+  }
+}
+
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
+  checkFlags(command);
   noteFallback(flags.isa);
   if (flags.kernels) return await runKernels(flags.isa, flags.tokens, flags.json);
-  if (flags.train) return await runBenchTrain(command.opts<BenchTrainFlags>());
+  if (flags.train !== undefined) return await runBenchTrain(command.opts<BenchTrainFlags>());
   const { sparsity = 0.9, batch = 1 } = flags;
   if (flags.quantize !== undefined) {
     throw new InputError(`--quantize is ${flags.quantize}: this version runs f32 models only`);
