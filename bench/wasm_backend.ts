@@ -3,7 +3,8 @@
  *
  * Under Deno transformers.js takes ONNX Runtime's native library. It takes another ONNX Runtime where it finds one under
  * `Symbol.for("onnxruntime")` when it is imported, so this module puts onnxruntime-web there, in the version
- * transformers.js itself depends on: SIMD and threads, with the modules of the package instead of those of a CDN.
+ * transformers.js itself depends on (a test holds `deno.json` to it): SIMD and threads, with the modules of the package
+ * instead of those of a CDN.
  * That choice is the process's: transformers.js runs either natively or on WebAssembly, whichever was opened first.
  * @module
  */
@@ -12,7 +13,7 @@
 export async function importTransformersOnWasm(
   threads: number,
 ): Promise<typeof import("@xenova/transformers")> {
-  const ort = await import("npm:onnxruntime-web@1.31.0-dev.20260914-8d85527a0");
+  const ort = await import("onnxruntime-web");
   const { wasm } = ort.env;
   // Unset until first use; the module is started once, with one number of threads.
   if (wasm.numThreads !== undefined && wasm.numThreads !== threads) {
