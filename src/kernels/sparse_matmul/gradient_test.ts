@@ -137,6 +137,12 @@ Deno.test("trainingStructure says what mask it cannot take", () => {
     name: "RangeError",
     message: "Cannot train a 4x1 mask of 2 weights: they lie in 1 blocks, wanted whole blocks",
   });
+  for (const pattern of patterns) {
+    assert.throws(() => trainingStructure({ rows: 3, depth: 5, pattern, mask: Uint32Array.of(1 << 15) }), {
+      name: "RangeError",
+      message: "Cannot pack a mask that keeps weight 15: 3 × 5 wants numbers below 15",
+    });
+  }
 });
 
 interface GradientCase extends MaskShape {

@@ -33,7 +33,7 @@ export interface Cut {
 export interface TrainingRequest {
   readonly rows: number;
   readonly depth: number;
-  /** Bit i stands for weight i, row-major; 1 for "kept". `4x1` masks keep whole blocks. */
+  /** Bit i stands for weight i, row-major; 1 for "kept". `4x1` masks keep whole blocks. Bits beyond the weights are 0. */
   readonly mask: Uint32Array;
   readonly pattern: SparsePattern;
   readonly cut?: Cut;
@@ -69,6 +69,12 @@ export function trainingStructure(request: TrainingRequest): TrainingStructure {
     );
   }
   const weights = listBits(mask);
+  const last = weights.at(-1);
+  if (last !== undefined && last >= rows * depth) {
+    throw new RangeError(
+      `Cannot pack a mask that keeps weight ${last}: ${rows} × ${depth} wants numbers below ${rows * depth}`,
+    );
+  }
   const shape = [rows, depth] as const;
   // What is packed are numbers instead of weights: 1 + the rank of the weight in row-major order. Zero fills gaps.
   const ranks = new Int32Array(weights.length);
