@@ -6,9 +6,8 @@
  * @module
  */
 import type { Kernel } from "../src/kernels/kernel.ts";
-import { type LinkedKernel, linkImage } from "../src/machines/mod.ts";
-import { InlineExecutor, KernelTable } from "../src/plan/executor.ts";
-import type { Program } from "../src/plan/program.ts";
+import type { LinkedKernel } from "../src/machines/mod.ts";
+import { InlineExecutor } from "../src/plan/executor.ts";
 
 /** Time of one operation. */
 export interface OperationTime {
@@ -22,82 +21,54 @@ export interface OperationTime {
 /**
  * The operation of a kernel: its key up to the types, sizes and constants. A transposed matrix product is an operation
  * of its own: forward passes multiply by the weights, backward passes by their transposes.
+ *
+ * The sparse products of single weights share a name. Their gradient of x is the forward kernel on a packing of the
+ * transpose, and for a square matrix both have one key. 4x1 blocks have a kernel for that gradient,
+ * `sparse_matmul_input_gradient`.
  */
 export function operationOfKey(key: string): string {
+  if (key.startsWith("sparse_matmul_f32_unstructured_")) return "sparse_matmul: forward and of x";
+  if (key.startsWith("sparse_matmul_f32_")) return "sparse_matmul: forward";
   const name = key.replace(/_(?=f32(?:_|$)|tile\d|\d).*$/, "");
   return key.includes("_transposed") ? `${name}_transposed` : name;
 }
 
+/** Calls of one kernel since the last reset. */
+interface KernelTime {
+  readonly key: string;
+  calls: number;
+  ms: number;
+}
+
 /** Runs programs on the calling thread, worker after worker, and adds up the time of every kernel. */
 export class TimingExecutor extends InlineExecutor {
-  readonly #table = new KernelTable();
-  readonly #linked: LinkedKernel[] = [];
-  readonly #keys: string[] = [];
-  #calls = new Float64Array(0);
-  #ms = new Float64Array(0);
+  readonly #kernels: KernelTime[] = [];
 
-  override link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>> {
-    const fresh = this.#table.unknown(kernels);
-    if (fresh.length > 0) {
-      this.#linked.push(...linkImage(this.machine.assemble(fresh), this.arena.memory));
-      this.#keys.push(...fresh.map(({ key }) => key));
-      this.#table.admit(fresh);
-    }
-    return Promise.resolve(this.#table.numbers);
-  }
-
-  override run(program: Program): Promise<void> {
-    this.#makeRoom();
-    const words = new Int32Array(this.arena.memory.buffer);
-    const positions = program.entries.map((entry) => entry / 4 + 1);
-    for (let phase = 0; phase < program.phaseNames.length; phase++) {
-      for (let worker = 0; worker < this.workers; worker++) {
-        positions[worker] = this.#runPhase(words, positions[worker]);
-      }
-    }
-    return Promise.resolve();
+  protected override wrap({ key }: Kernel, call: LinkedKernel): LinkedKernel {
+    const time: KernelTime = { key, calls: 0, ms: 0 };
+    this.#kernels.push(time);
+    return (argumentsAddress) => {
+      const start = performance.now();
+      call(argumentsAddress);
+      time.ms += performance.now() - start;
+      time.calls++;
+    };
   }
 
   /** Forgets the times so far. */
   reset(): void {
-    this.#calls.fill(0);
-    this.#ms.fill(0);
+    for (const time of this.#kernels) time.calls = time.ms = 0;
   }
 
   /** Times since the last reset, the longest first. */
   times(): OperationTime[] {
     const sums = new Map<string, { calls: number; ms: number }>();
-    this.#calls.forEach((calls, kernel) => {
-      if (calls === 0) return;
-      const operation = operationOfKey(this.#keys[kernel]);
-      const sum = sums.getOrInsertComputed(operation, () => ({ calls: 0, ms: 0 }));
+    for (const { key, calls, ms } of this.#kernels) {
+      if (calls === 0) continue;
+      const sum = sums.getOrInsertComputed(operationOfKey(key), () => ({ calls: 0, ms: 0 }));
       sum.calls += calls;
-      sum.ms += this.#ms[kernel];
-    });
-    return Array.from(sums, ([operation, sum]) => ({ operation, ...sum })).sort((a, b) => b.ms - a.ms);
-  }
-
-  #makeRoom(): void {
-    const kernels = this.#keys.length;
-    if (this.#ms.length === kernels) return;
-    const [calls, ms] = [new Float64Array(kernels), new Float64Array(kernels)];
-    calls.set(this.#calls);
-    ms.set(this.#ms);
-    [this.#calls, this.#ms] = [calls, ms];
-  }
-
-  /** As `runPhase` in `src/plan/executor.ts`, with a clock. */
-  #runPhase(words: Int32Array, position: number): number {
-    const end = position + 1 + 2 * words[position];
-    let before = performance.now();
-    for (let call = position + 1; call < end; call += 2) {
-      const kernel = words[call];
-      this.#linked[kernel](words[call + 1]);
-      const after = performance.now();
-      this.#calls[kernel]++;
-      this.#ms[kernel] += after - before;
-      before = after;
+      sum.ms += ms;
     }
-    return end;
+    return Array.from(sums, ([operation, sum]) => ({ operation, ...sum })).sort((a, b) => b.ms - a.ms);
   }
 }

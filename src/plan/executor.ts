@@ -112,11 +112,17 @@ export class InlineExecutor implements Executor {
     return this.#attempt(() => {
       const fresh = this.#table.unknown(kernels);
       if (fresh.length > 0) {
-        this.#linked.push(...linkImage(this.machine.assemble(fresh), this.arena.memory));
+        const linked = linkImage(this.machine.assemble(fresh), this.arena.memory);
+        this.#linked.push(...linked.map((call, i) => this.wrap(fresh[i], call)));
         this.#table.admit(fresh);
       }
       return this.#table.numbers;
     });
+  }
+
+  /** What programs call for a kernel: the kernel itself, unless a tool that watches calls puts something around it. */
+  protected wrap(_kernel: Kernel, call: LinkedKernel): LinkedKernel {
+    return call;
   }
 
   run(program: Program): Promise<void> {
