@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { presetConfig } from "../models/presets.ts";
 import { openModel } from "../src/checkpoint/model_folder.ts";
 import { chooseThreads } from "../src/core/cores.ts";
-import { InputError } from "../src/core/errors.ts";
+import { errorMessage, InputError } from "../src/core/errors.ts";
 import { ensureFolder, exists, writeFileAtomic } from "../src/core/files.ts";
 import { randomKey, RandomStream } from "../src/core/random.ts";
 import { writeOnnx } from "../src/export/onnx.ts";
@@ -225,17 +225,26 @@ function parseList(flag: string, text: string): number[] {
   throw new InputError(`--${flag} is ${text}: wanted whole numbers from 1, with commas between`);
 }
 
+/** The flags as given, or their defaults. */
+function parseFlags() {
+  try {
+    return parseArgs({
+      options: {
+        out: { type: "string", default: "bench/results/fp32" },
+        presets: { type: "string", default: "bert-tiny,minilm-l6,bert-base" },
+        tokens: { type: "string", default: "16,64,128,384" },
+        batches: { type: "string", default: "1,8,32" },
+        seconds: { type: "string", default: "0.5" },
+        threads: { type: "string" },
+      },
+    }).values;
+  } catch (error) {
+    throw new InputError(errorMessage(error));
+  }
+}
+
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      out: { type: "string", default: "bench/results/fp32" },
-      presets: { type: "string", default: "bert-tiny,minilm-l6,bert-base" },
-      tokens: { type: "string", default: "16,64,128,384" },
-      batches: { type: "string", default: "1,8,32" },
-      seconds: { type: "string", default: "0.5" },
-      threads: { type: "string" },
-    },
-  });
+  const values = parseFlags();
   const json = `${values.out}.json`;
   const tokens = parseList("tokens", values.tokens);
   const batches = parseList("batches", values.batches);
@@ -255,4 +264,12 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) {
+  try {
+    await main();
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    console.error(`grid: ${errorMessage(error)}`);
+    Deno.exit(2);
+  }
+}
