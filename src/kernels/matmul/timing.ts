@@ -89,6 +89,7 @@ export async function measurePeakGflops(machine: Machine): Promise<number> {
 /** Writes an operand as kernels read it. */
 function write(arena: Arena, type: ValueType, address: number, source: NumberArray, tile: number): void {
   if (type.dtype === "u8") return arena.bytes(address, source.length).set(source);
+  if (type.dtype === "i32") return arena.int32(address, source.length).set(source);
   const target = arena.float32(address, source.length);
   if (type.layout === "tiled") packTiled(source, target, type.shape[0], type.shape[1], tile);
   else target.set(source);

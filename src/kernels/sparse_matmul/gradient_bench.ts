@@ -8,10 +8,11 @@
  */
 import { chooseBlocking } from "./blocking.ts";
 import { randomKey, RandomStream } from "../../core/random.ts";
-import { elementCount, rows, tiled, type ValueType } from "../../graph/graph.ts";
+import { elementCount, indices as indexList, rows, tiled, type ValueType } from "../../graph/graph.ts";
 import type { NumberArray, Operation } from "../../graph/operation.ts";
 import { levelOneBytes, selectMachine } from "../../machines/mod.ts";
 import { usualTile } from "../../plan/plan.ts";
+import { gatherValues } from "../gather/operation.ts";
 import { matmulWeightGradient } from "../matmul/gradient.ts";
 import { matmul } from "../matmul/operation.ts";
 import { measurePeakGflops, timeOperation } from "../matmul/timing.ts";
@@ -98,13 +99,17 @@ for (const [features, depth] of [[768, 768], [3072, 768], [768, 3072]]) {
         return [[types.values, numbers(valueCount(of))], [types.indices, list]];
       };
       const operands = packed(structure, indices);
-      // Without `gatherValues`, which took 7 % of the product by the transpose.
-      const gradX = await (transposed
-        ? milliseconds(sparseMatmul, { structure: transposed.structure, ...none }, [
-          [y],
-          ...packed(transposed.structure, transposed.indices),
-        ])
-        : milliseconds(sparseMatmulInputGradient, { structure }, [[y], ...operands]));
+      // By the transpose it takes two operations: its values are gathered first.
+      const gradX = transposed
+        ? await milliseconds(gatherValues, {}, [operands[0], [
+          indexList(transposed.permutation.length),
+          transposed.permutation,
+        ]]) +
+          await milliseconds(sparseMatmul, { structure: transposed.structure, ...none }, [
+            [y],
+            ...packed(transposed.structure, transposed.indices),
+          ])
+        : await milliseconds(sparseMatmulInputGradient, { structure }, [[y], ...operands]);
       print(`${pattern}, ${100 * sparsity} % zeros`, [
         await milliseconds(sparseMatmul, { structure, ...none }, [[x], ...operands]),
         gradX,
