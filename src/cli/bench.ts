@@ -3,7 +3,8 @@
  * @module
  */
 import { join } from "node:path";
-import { benchKernels, formatKernels } from "../../bench/kernels.ts";
+import { formatKernels } from "../../bench/kernel_report.ts";
+import { benchKernels } from "../../bench/kernels.ts";
 import { describeMachine } from "../../bench/machine.ts";
 import { benchModel, type ModelBenchResult, writeSyntheticModel } from "../../bench/model.ts";
 import { formatTable, htmlReport } from "../../bench/report.ts";
