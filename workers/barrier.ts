@@ -14,7 +14,7 @@
  * leaves the second to other programs; what can be done about that is in `pin.ts`.
  * @module
  */
-import { Control, pulseIndex } from "./protocol.ts";
+import { Control, epochIndex, pulseIndex } from "./protocol.ts";
 
 /** Polls of an unbroken spin, 7 ns each: the workers of a phase rarely differ by more than these 150 µs. */
 const barrierPolls = 20_000;
@@ -73,15 +73,15 @@ export class Waiter {
 /** What one worker waits for: the next command, and the others. */
 export class Barrier {
   readonly #control: Int32Array;
-  readonly #workers: number;
+  readonly #worker: number;
   readonly #pulse: number;
   readonly #atCommand: Waiter;
   readonly #atBarrier: Waiter;
 
-  /** The barrier as seen by `worker`, one of `workers`. */
-  constructor(control: Int32Array, worker: number, workers: number) {
+  /** The barrier as seen by `worker`. */
+  constructor(control: Int32Array, worker: number) {
     this.#control = control;
-    this.#workers = workers;
+    this.#worker = worker;
     this.#pulse = pulseIndex(worker);
     this.#atCommand = new Waiter(control, worker, idlePolls);
     this.#atBarrier = new Waiter(control, worker, barrierPolls);
@@ -89,17 +89,17 @@ export class Barrier {
 
   /** Waits for a command after number `epoch`. False when the pool was aborted meanwhile. */
   awaitCommand(epoch: number): boolean {
-    this.#atCommand.wait(Control.epoch, epoch);
+    this.#atCommand.wait(epochIndex(this.#worker), epoch);
     return Atomics.load(this.#control, Control.aborted) === 0;
   }
 
-  /** Returns true in every worker once all have called it; false when the pool was aborted meanwhile. */
-  pass(): boolean {
+  /** Returns true in every worker of a team once all have called it; false when the pool was aborted meanwhile. */
+  pass(team: number): boolean {
     const control = this.#control;
     Atomics.add(control, this.#pulse, 1);
-    if (this.#workers > 1) {
+    if (team > 1) {
       const generation = Atomics.load(control, Control.generation);
-      if (Atomics.add(control, Control.arrived, 1) === this.#workers - 1) {
+      if (Atomics.add(control, Control.arrived, 1) === team - 1) {
         Atomics.store(control, Control.arrived, 0);
         Atomics.add(control, Control.generation, 1);
         if (Atomics.load(control, Control.sleepers) > 0) Atomics.notify(control, Control.generation);

@@ -20,7 +20,16 @@ import {
 import type { Program } from "../src/plan/program.ts";
 import { allowedCores } from "./pin.ts";
 import { type SpareThreads, startThread } from "./threads.ts";
-import { Command, Control, controlBytes, entryIndex, pulseIndex, type WorkerControl } from "./protocol.ts";
+import {
+  Command,
+  Control,
+  controlBytes,
+  entryIndex,
+  epochIndex,
+  pulseIndex,
+  wakeAll,
+  type WorkerControl,
+} from "./protocol.ts";
 
 /** How to make a pool. */
 export interface PoolOptions {
@@ -141,14 +150,16 @@ export class WorkerPool implements Executor {
     });
   }
 
-  /** Runs a program on every worker. Calls queue up: one program runs at a time. */
+  /** Runs a program on the workers it was made for. Calls queue up: one program runs at a time. */
   run(program: Program): Promise<void> {
     return this.#enqueue(async () => {
       this.#serve();
       const control = this.#control;
       const before = Atomics.load(control, Control.finished);
+      const team = program.entries.length;
       program.entries.forEach((entry, index) => Atomics.store(control, entryIndex(index), entry));
-      this.#command(Command.run);
+      Atomics.store(control, Control.team, team);
+      this.#command(Command.run, team);
       while (Atomics.load(control, Control.finished) === before) {
         const change = Atomics.waitAsync(control, Control.finished, before);
         if (change.async) await this.#watch(change.value, () => this.#threads.keys());
@@ -200,10 +211,13 @@ export class WorkerPool implements Executor {
     return result;
   }
 
-  #command(command: number): void {
+  /** Gives a command to the first so many workers. */
+  #command(command: number, workers: number): void {
     Atomics.store(this.#control, Control.command, command);
-    Atomics.add(this.#control, Control.epoch, 1);
-    Atomics.notify(this.#control, Control.epoch);
+    for (let worker = 0; worker < workers; worker++) {
+      Atomics.add(this.#control, epochIndex(worker), 1);
+      Atomics.notify(this.#control, epochIndex(worker));
+    }
   }
 
   /** Lets the workers block on the control block, if they do not already. */
@@ -219,7 +233,7 @@ export class WorkerPool implements Executor {
   /** Brings the workers back to their event loops. */
   async #recall(): Promise<void> {
     if (this.#serving.length === 0) return;
-    this.#command(Command.recall);
+    this.#command(Command.recall, this.workers);
     const serving = this.#serving;
     await this.#answers(serving);
     this.#serving = [];
@@ -284,8 +298,7 @@ export class WorkerPool implements Executor {
     if (this.#failure) return;
     this.#failure = new Error(`Cannot run: ${reason}`);
     Atomics.compareExchange(this.#control, Control.aborted, 0, -1);
-    Atomics.notify(this.#control, Control.generation);
-    Atomics.notify(this.#control, Control.epoch);
+    wakeAll(this.#control, this.workers);
     for (const reject of this.#waiting) reject(this.#failure);
   }
 }

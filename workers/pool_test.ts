@@ -471,6 +471,46 @@ for (const [name, create] of Object.entries(factories)) {
   });
 }
 
+for (const [name, create] of Object.entries(factories)) {
+  Deno.test(`${name} runs programs for a part of its workers between those for all, thousands of them`, async () => {
+    const executor = await create(optionsOf(3));
+    try {
+      const cells = Array.from({ length: 4 }, () => executor.arena.allocate(64, "cell"));
+      const [one, ...counts] = cells;
+      executor.arena.int32(one, 1)[0] = 1;
+      counts.forEach((cell) => executor.arena.int32(cell, 1)[0] = 0);
+      const call = (worker: number): KernelCall[] => [
+        callKernel(accumulate, { source: one, target: counts[worker] }),
+      ];
+      const programs = await Promise.all(
+        [1, 2, 3].map((team) =>
+          prepare(
+            executor,
+            planOf(
+              Array.from({ length: 4 }, () => ({
+                name: `team of ${team}`,
+                calls: Array.from({ length: team }, (_, worker) => call(worker)),
+              })),
+              team,
+            ),
+          )
+        ),
+      );
+      const rounds = 500;
+      for (let round = 0; round < rounds; round++) {
+        for (const team of [0, 2, 0, 1, 1, 2]) await executor.run(programs[team]);
+      }
+      assert.deepEqual(counts.map((cell) => executor.arena.int32(cell, 1)[0]), [
+        4 * 6 * rounds,
+        4 * 4 * rounds,
+        4 * 2 * rounds,
+      ]);
+    } finally {
+      await executor.dispose();
+    }
+  });
+}
+
 Deno.test("WorkerPool fails with the reason of a task that throws, and knows no other tasks than its own", async () => {
   for (
     const [name, reason] of [["packMatrix", /worker \d failed: /], [

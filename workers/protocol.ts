@@ -13,10 +13,10 @@ const lineWords = 16;
 
 /** Words of the shared control block (i32). */
 export const Control = {
-  /** Counts commands; workers wait on it. */
-  epoch: 0,
-  /** The command of the current epoch. */
-  command: 1,
+  /** The command given last. */
+  command: 0,
+  /** Workers that take part in the current run: the first so many. */
+  team: 1,
   /** Counts finished runs; the pool waits on it. */
   finished: 2,
   /** Not 0 once a worker failed: every barrier is left at once. */
@@ -40,8 +40,19 @@ export function entryIndex(worker: number): number {
   return pulseIndex(worker) + 1;
 }
 
+/** The word that counts a worker's commands; it waits on it. One that a run does not need is not woken. */
+export function epochIndex(worker: number): number {
+  return pulseIndex(worker) + 2;
+}
+
 /** Values of `Control.command`. */
 export const Command = { run: 1, recall: 2 } as const;
+
+/** Wakes whoever waits, at a barrier or for a command. */
+export function wakeAll(control: Int32Array, workers: number): void {
+  Atomics.notify(control, Control.generation);
+  for (let worker = 0; worker < workers; worker++) Atomics.notify(control, epochIndex(worker));
+}
 
 /** Bytes of the control block for a number of workers. */
 export function controlBytes(workers: number): number {

@@ -13,7 +13,9 @@ import {
   Command,
   Control,
   entryIndex,
+  epochIndex,
   pulseIndex,
+  wakeAll,
   type WorkerControl,
   type WorkerSetup,
 } from "./protocol.ts";
@@ -28,7 +30,7 @@ class PoolWorker implements WorkerControl {
   setUp(setup: WorkerSetup): boolean {
     this.#setup = setup;
     this.#control = new Int32Array(setup.control);
-    this.#barrier = new Barrier(this.#control, setup.index, setup.workers);
+    this.#barrier = new Barrier(this.#control, setup.index);
     return setup.core !== undefined && pinThread(setup.core);
   }
 
@@ -47,14 +49,13 @@ class PoolWorker implements WorkerControl {
     const control = this.#control;
     while (true) {
       if (!this.#barrier.awaitCommand(this.#epoch)) return false;
-      this.#epoch = Atomics.load(control, Control.epoch);
+      this.#epoch = Atomics.load(control, epochIndex(this.#setup.index));
       if (Atomics.load(control, Control.command) === Command.recall) return true;
       try {
         if (!this.#runProgram()) return false;
       } catch (error) {
         Atomics.store(control, Control.aborted, 1 + this.#setup.index);
-        Atomics.notify(control, Control.generation);
-        Atomics.notify(control, Control.epoch);
+        wakeAll(control, this.#setup.workers);
         throw error;
       }
     }
@@ -63,13 +64,14 @@ class PoolWorker implements WorkerControl {
   /** Replays the current program; false when another worker failed. */
   #runProgram(): boolean {
     const { index, memory } = this.#setup;
+    const team = Atomics.load(this.#control, Control.team);
     const words = new Int32Array(memory.buffer);
     // Addresses from 2 GiB on are negative as i32.
     let position = (Atomics.load(this.#control, entryIndex(index)) >>> 0) / 4;
     const phases = words[position++];
     for (let phase = 0; phase < phases; phase++) {
       position = runPhase(words, position, this.#kernels);
-      if (!this.#barrier.pass()) return false;
+      if (!this.#barrier.pass(team)) return false;
     }
     if (index === 0) {
       Atomics.add(this.#control, Control.finished, 1);

@@ -17,6 +17,7 @@ import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes, planGraph, usualTile } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
 import type { SessionInput } from "./encoder_session.ts";
+import { TeamChoice } from "./team.ts";
 import type { SurveyedWeights } from "./weights.ts";
 
 /** Most sequences in one run. */
@@ -24,7 +25,7 @@ export const maximumSequences = 256;
 
 /**
  * Programs kept in the arena. Sizes are rounded (`sizeOfRun`), so that fewer than this many differ: for every doubling
- * of the tokens eight more, each for up to four numbers of sequences.
+ * of the tokens eight more, each for up to four numbers of sequences, and small ones (`team.ts`) for two teams.
  */
 const maximumPrograms = 256;
 
@@ -121,11 +122,19 @@ export class Runner {
   readonly #executor: Executor;
   readonly #memory: RunnerMemory;
   readonly #programs = new Map<string, Promise<ReadyRun>>();
+  readonly #teams = new Map<string, TeamChoice>();
+  /** Multiply-adds for each column of tokens. */
+  readonly #columnCost: number;
 
   constructor(model: RunnerModel, executor: Executor, memory: RunnerMemory) {
     this.#model = model;
     this.#executor = executor;
     this.#memory = memory;
+    this.#columnCost = model.weights.layers.reduce(
+      (sum, { rows, columns, sparsity, kernel }) =>
+        sum + rows * columns * (kernel === "dense" ? 1 : 1 - sparsity),
+      0,
+    );
   }
 
   /** The plan of a run of that size. */
@@ -137,7 +146,9 @@ export class Runner {
   async run(inputs: readonly SessionInput[]): Promise<Float32Array[]> {
     const { arena } = this.#executor;
     const tokens = inputs.reduce((sum, { ids }) => sum + ids.length, 0);
-    const size = sizeOfRun(tokens, inputs.length, this.#executor);
+    const whole = sizeOfRun(tokens, inputs.length, this.#executor);
+    const choice = this.#choiceFor(whole);
+    const size = { ...whole, target: { ...whole.target, workers: choice.team } };
     const { program, logits } = await this.#programOf(size);
     const at = this.#memory.inputs;
     packBatch(inputs.map(({ ids, typeIds }) => ({ ids, typeIds, label: -1 })), {
@@ -148,7 +159,9 @@ export class Runner {
       firstTokens: arena.int32(at.firstTokens, size.sequences),
       labels: arena.int32(at.labels, size.sequences),
     });
+    const begin = performance.now();
     await this.#executor.run(program);
+    choice.note(performance.now() - begin);
     const classes = this.#model.config.labels.length;
     const { tile } = size.target;
     const tiled = arena.float32(logits, classes * size.sequences);
@@ -162,8 +175,18 @@ export class Runner {
     return this.#executor.dispose();
   }
 
+  #choiceFor(size: RunSize): TeamChoice {
+    const key = keyOf(size);
+    let choice = this.#teams.get(key);
+    if (!choice) {
+      choice = new TeamChoice(this.#columnCost * size.columns, this.#executor.workers);
+      this.#teams.set(key, choice);
+    }
+    return choice;
+  }
+
   #programOf(size: RunSize): Promise<ReadyRun> {
-    const key = `${size.columns} ${size.sequences} ${size.target.tile}`;
+    const key = `${keyOf(size)} ${size.target.workers}`;
     let ready = this.#programs.get(key);
     if (!ready) {
       const plan = planRun(this.#model, size, this.#memory);
@@ -173,6 +196,10 @@ export class Runner {
     }
     return ready;
   }
+}
+
+function keyOf({ columns, sequences, target }: RunSize): string {
+  return `${columns} ${sequences} ${target.tile}`;
 }
 
 function planRun(model: RunnerModel, { columns, sequences, target }: RunSize, memory: RunnerMemory): Plan {

@@ -23,7 +23,9 @@ export interface Executor {
   readonly pinned: boolean;
   /** Makes the kernels callable; gives their numbers by key. Kernels known already cost nothing. */
   link(kernels: readonly Kernel[]): Promise<ReadonlyMap<string, number>>;
-  /** Runs every phase on every worker and resolves when the last is done. */
+  /**
+   * Runs every phase on every worker the program was made for, all or the first few, and resolves when the last is done.
+   */
   run(program: Program): Promise<void>;
   /** Runs a task on each argument, spread over the workers as they get free; gives the results in order. */
   perform<A, R>(task: Task<A, R>, tasks: readonly A[]): Promise<R[]>;
@@ -130,7 +132,7 @@ export class InlineExecutor implements Executor {
       const words = new Int32Array(this.arena.memory.buffer);
       const positions = program.entries.map((entry) => entry / 4 + 1);
       for (let phase = 0; phase < program.phaseNames.length; phase++) {
-        for (let worker = 0; worker < this.workers; worker++) {
+        for (let worker = 0; worker < positions.length; worker++) {
           positions[worker] = runPhase(words, positions[worker], this.#linked);
         }
       }
