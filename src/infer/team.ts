@@ -2,7 +2,8 @@
  * How many workers share a run: all, or one where a run is so small that waking and waiting for others costs more.
  *
  * Which is faster is tried out on the first calls of a size, in turns; results are the same bits. BERT-tiny with 90 % zeros
- * and 16 tokens takes one worker 0.09 ms and two 0.14.
+ * and 16 tokens takes one worker 0.09 ms and two 0.14. Two can also fall into a slow gait, 0.5 ms, in which each sleeps
+ * while the other computes; so times are watched further on.
  * @module
  */
 
@@ -12,16 +13,20 @@ const smallRun = 40e6;
 /** Calls of each team before the faster one is kept. */
 const trials = 4;
 
+/** Weight of a later call in the time a team is thought to take. */
+const learning = 0.1;
+
 /** The choice for runs of one size. */
 export class TeamChoice {
   readonly #teams: readonly number[];
-  readonly #bestMs: number[];
+  /** What each team takes: the least of its trials at first. */
+  readonly #teamMs: number[];
   #calls = 0;
 
   /** For runs of so many multiply-adds on an executor of so many workers. */
   constructor(multiplyAdds: number, workers: number) {
     this.#teams = workers > 1 && multiplyAdds < smallRun ? [1, workers] : [workers];
-    this.#bestMs = this.#teams.map(() => Infinity);
+    this.#teamMs = this.#teams.map(() => Infinity);
   }
 
   /** The team of the next run. */
@@ -31,13 +36,20 @@ export class TeamChoice {
 
   /** Tells how long a run of `team` took. */
   note(milliseconds: number): void {
-    this.#bestMs[this.#index] = Math.min(this.#bestMs[this.#index], milliseconds);
+    const index = this.#index;
+    const known = this.#teamMs[index];
+    this.#teamMs[index] = this.#isTrying
+      ? Math.min(known, milliseconds)
+      : known + learning * (milliseconds - known);
     this.#calls++;
   }
 
+  get #isTrying(): boolean {
+    return this.#calls < trials * this.#teams.length;
+  }
+
   get #index(): number {
-    const count = this.#teams.length;
-    if (this.#calls < trials * count) return this.#calls % count;
-    return this.#bestMs.indexOf(Math.min(...this.#bestMs));
+    if (this.#isTrying) return this.#calls % this.#teams.length;
+    return this.#teamMs.indexOf(Math.min(...this.#teamMs));
   }
 }

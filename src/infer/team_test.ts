@@ -14,6 +14,16 @@ Deno.test("TeamChoice tries one worker and all in turns, then keeps the faster",
   }
 });
 
+Deno.test("TeamChoice leaves a team that has become slow, and an outlier changes nothing", () => {
+  const choice = new TeamChoice(1e6, 2);
+  for (let call = 0; call < 8; call++) choice.note(choice.team === 2 ? 1 : 1.5);
+  assert.equal(choice.team, 2);
+  choice.note(4);
+  assert.equal(choice.team, 2);
+  for (let call = 0; call < 20; call++) choice.note(choice.team === 2 ? 5 : 1.5);
+  assert.equal(choice.team, 1);
+});
+
 Deno.test("TeamChoice gives large runs to all workers, and has no choice with one", () => {
   for (const [multiplyAdds, workers] of [[1e9, 2], [1, 1]]) {
     const choice = new TeamChoice(multiplyAdds, workers);

@@ -55,8 +55,9 @@ const clearlyFaster = 0.95;
 /** Densities at which a dense kernel may be the faster one; outside, it is not even tried. */
 const openDensities = { least: 0.25, most: 0.9 } as const;
 
-/** Tiles of columns that a matrix is timed on: a text of 128 tokens on AVX-512. */
-const timedTiles = 2;
+/** Columns that a matrix is timed on: a usual text (128 tokens on AVX-512), and the shortest. */
+const usualColumns = ({ tile }: CacheTarget) => ({ columns: 2 * tile, tile });
+const fewestColumns = ({ lanes }: CacheTarget) => ({ columns: lanes, tile: lanes });
 
 /** Chooses by what was measured, now or on an earlier load. */
 export async function chooseByMeasuring(
@@ -114,22 +115,41 @@ async function measureKinds(
   { machine, target, createExecutor, budgetMs = 250 }: TuningOptions,
 ): Promise<Map<string, TunedChoice>> {
   const end = performance.now() + budgetMs;
-  const contests = kinds.map(([kind, matrix]) => ({
-    kind,
-    entries: candidatesFor(matrix.profile, target).map((choice) =>
-      new Entry(choice, matrix, machine, target)
-    ),
-  }));
+  const contests = kinds.map(([kind, matrix]) => {
+    const candidates = candidatesFor(matrix.profile, target);
+    const [dense] = candidates.filter(({ kernel }) => kernel === "dense");
+    const [sparse] = candidates.filter(({ kernel }) => kernel !== "dense");
+    const at = (size: TimedSize) => (choice: Candidate) => new Entry(choice, matrix, machine, size);
+    return {
+      kind,
+      entries: candidates.map(at(usualColumns(target))),
+      // Few tokens ask for more weights each, where dense kernels have the fewer bytes to read from a half-full matrix.
+      short: dense && sparse ? [dense, sparse].map(at(fewestColumns(target))) : [],
+    };
+  });
   const size = new ArenaSize();
-  for (const { entries } of contests) for (const entry of entries) entry.place(size);
+  for (const { entries, short } of contests) for (const entry of [...entries, ...short]) entry.place(size);
   const arena = new Arena(size.byteLength);
   const executor = await createExecutor({ machine, threads: 1, arena });
   const found = new Map<string, TunedChoice>();
   try {
-    for (const [index, { kind, entries }] of contests.entries()) {
+    for (const [index, { kind, entries, short }] of contests.entries()) {
       const left = end - performance.now();
       if (left <= 0 && found.size > 0) break;
-      found.set(kind, await compete(entries, executor, performance.now() + left / (contests.length - index)));
+      const share = left / (contests.length - index);
+      const choice = await compete(entries, executor, performance.now() + share * 3 / 4);
+      if (choice.kernel === "dense" || short.length === 0) {
+        found.set(kind, choice);
+        continue;
+      }
+      // Sparse only where it is faster for any text.
+      const atShort = await compete(short, executor, performance.now() + share / 4);
+      const { kernel } = atShort.kernel === "dense" ? atShort : choice;
+      found.set(kind, {
+        ...choice,
+        kernel,
+        evidence: `${choice.evidence}; on few tokens ${atShort.evidence}`,
+      });
     }
   } finally {
     await executor.dispose();
@@ -175,6 +195,12 @@ async function compete(entries: readonly Entry[], executor: Executor, end: numbe
 const leastRunMs = 0.3;
 const assumedOperationsPerMs = 50e6;
 
+/** How many columns of activations there are, and how many to a tile. */
+interface TimedSize {
+  readonly columns: number;
+  readonly tile: number;
+}
+
 /** A way of running a matrix, taking part in a contest. */
 class Entry {
   readonly choice: Candidate;
@@ -186,12 +212,16 @@ class Entry {
   readonly #target: Target;
   readonly #addresses = new Map<string, number>();
 
-  constructor(choice: Candidate, { profile, stored }: PrunedMatrix, machine: Machine, { tile }: CacheTarget) {
+  constructor(
+    choice: Candidate,
+    { profile, stored }: PrunedMatrix,
+    machine: Machine,
+    { columns, tile }: TimedSize,
+  ) {
     this.choice = choice;
     this.#stored = stored;
     this.#target = { lanes: machine.lanes, vectorRegisters: machine.vectorRegisters, tile, workers: 1 };
     const { rows: features, depth, pattern } = profile;
-    const columns = timedTiles * tile;
     const graph = this.#graph;
     const activation = "none";
     const x = graph.input("x", tiled(depth, columns));

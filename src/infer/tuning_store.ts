@@ -17,7 +17,7 @@ export interface TuningStore {
 }
 
 /** To be raised when kernels change so that what was measured no longer holds. */
-const version = 1;
+const version = 2;
 
 type Choices = Readonly<Record<string, TunedChoice>>;
 
