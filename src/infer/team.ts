@@ -7,19 +7,27 @@
  * @module
  */
 
-/** Multiply-adds below which one worker is tried: a few hundred microseconds of work. */
-const smallRun = 40e6;
+/** Multiply-adds below which one worker is tried: about a hundred microseconds of work. */
+const smallRun = 8e6;
 
 /** Calls of each team before the faster one is kept. */
-const trials = 4;
+const trials = 8;
 
-/** Weight of a later call in the time a team is thought to take. */
+/** Weight of a later call in the time its team is thought to take; one that takes longer than this many times that time
+ *  counts as so long. Single calls are late for many reasons, slow gaits last. */
 const learning = 0.1;
+const mostSurprise = 1.5;
+
+/**
+ * How fast the team at rest is thought to become a tenth faster than the other, by call: so it is tried again now and
+ * then, one call in a hundred where the two are far apart. First calls are slow, and slow gaits end.
+ */
+const hope = 0.02;
 
 /** The choice for runs of one size. */
 export class TeamChoice {
   readonly #teams: readonly number[];
-  /** What each team takes: the least of its trials at first. */
+  /** What each team is thought to take: the least of its trials at first. */
   readonly #teamMs: number[];
   #calls = 0;
 
@@ -37,10 +45,17 @@ export class TeamChoice {
   /** Tells how long a run of `team` took. */
   note(milliseconds: number): void {
     const index = this.#index;
-    const known = this.#teamMs[index];
-    this.#teamMs[index] = this.#isTrying
-      ? Math.min(known, milliseconds)
-      : known + learning * (milliseconds - known);
+    if (this.#isTrying) {
+      this.#teamMs[index] = Math.min(this.#teamMs[index], milliseconds);
+    } else {
+      const hoped = 0.9 * this.#teamMs[index];
+      this.#teamMs.forEach((known, team) => {
+        const [goal, weight] = team === index
+          ? [Math.min(milliseconds, mostSurprise * known), learning]
+          : [hoped, hope];
+        this.#teamMs[team] = known + weight * (goal - known);
+      });
+    }
     this.#calls++;
   }
 
