@@ -322,8 +322,7 @@ export interface RandomMask {
  */
 export function randomMask(layout: ParameterLayout, pattern: Pattern, sparsity: number): RandomMask {
   const threshold = sparsity * 2 ** 32;
-  const { begin = 0, end = 0 } = layout.ranges.find(({ prunable }) => prunable) ?? {};
-  const words = new Uint32Array((end - begin) / 32);
+  const words = new Uint32Array(layout.prunableLength / 32);
   const matrices = layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => {
     const [rows, columns] = slot.shape;
     const grid = blockGrid(pattern, { rows, columns });

@@ -19,7 +19,6 @@ export const historyCapacity = 1024;
 /** Bytes of each long-lived array, in the order in which they are allocated. */
 function arraySizes(layout: ParameterLayout, { columns, sequences }: BatchCapacity) {
   const flat = layout.length * 4;
-  const prunable = layout.ranges.find((range) => range.prunable);
   const [tableRows] = layout.words.shape;
   const slots = layout.slots.length;
   return {
@@ -28,7 +27,7 @@ function arraySizes(layout: ParameterLayout, { columns, sequences }: BatchCapaci
     firstMoment: flat,
     secondMoment: flat,
     /** Bit i of word j keeps weight 32j + i of the prunable range. */
-    mask: prunable ? (prunable.end - prunable.begin) / 8 : 0,
+    mask: layout.prunableLength / 8,
     scalars: adamwScalarCount * 4,
     scalarsWithoutDecay: adamwScalarCount * 4,
     /** The gradients' norm and the clip factor. */

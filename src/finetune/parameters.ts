@@ -19,20 +19,13 @@ export interface ParameterSlot {
   readonly length: number;
 }
 
-/** A part of the flat range that the optimiser treats alike. */
-export interface ParameterRange {
-  readonly begin: number;
-  readonly end: number;
-  readonly decay: boolean;
-  readonly prunable: boolean;
-}
-
 /** Where every parameter lies. Lengths are padded to 64 elements, so that mask words and vectors never straddle. */
 export interface ParameterLayout {
   readonly slots: readonly ParameterSlot[];
-  readonly ranges: readonly ParameterRange[];
   /** Elements in the flat range, padding included. */
   readonly length: number;
+  /** The first so many of them are prunable matrices. */
+  readonly prunableLength: number;
   /** The word embeddings. */
   readonly words: ParameterSlot;
   /** The place of a parameter. Throws for a name there is none of. */
@@ -42,6 +35,11 @@ export interface ParameterLayout {
 const slotElements = 64;
 
 const wordEmbeddings = "bert.embeddings.word_embeddings.weight";
+
+/** Where the next parameter begins. */
+export function slotEnd({ offset, length }: ParameterSlot): number {
+  return offset + Math.ceil(length / slotElements) * slotElements;
+}
 
 /** Biases and LayerNorm are not decayed, as in Devlin et al.'s BERT and the Hugging Face trainer. */
 export function isDecayed(name: string): boolean {
@@ -56,17 +54,15 @@ export function layoutParameters(graph: Graph): ParameterLayout {
     { decay: false, prunable: false },
   ];
   const slots: ParameterSlot[] = [];
-  const ranges: ParameterRange[] = [];
-  let offset = 0;
+  let [length, prunableLength] = [0, 0];
   for (const kind of kinds) {
-    const begin = offset;
     for (const [name, { type }] of graph.parameters) {
       if (isPrunable(name) !== kind.prunable || isDecayed(name) !== kind.decay) continue;
-      const length = elementCount(type);
-      slots.push({ name, shape: type.shape, offset, length });
-      offset += Math.ceil(length / slotElements) * slotElements;
+      const slot = { name, shape: type.shape, offset: length, length: elementCount(type) };
+      slots.push(slot);
+      length = slotEnd(slot);
     }
-    if (offset > begin) ranges.push({ begin, end: offset, ...kind });
+    if (kind.prunable) prunableLength = length;
   }
   const byName = new Map(slots.map((slot) => [slot.name, slot]));
   const slot = (name: string) => {
@@ -74,7 +70,7 @@ export function layoutParameters(graph: Graph): ParameterLayout {
     if (!found) throw new RangeError(`Cannot place ${name}: the model has no such parameter`);
     return found;
   };
-  return { slots, ranges, length: offset, words: slot(wordEmbeddings), slot };
+  return { slots, length, prunableLength, words: slot(wordEmbeddings), slot };
 }
 
 /** The layout of a model's parameters, from its graph. */

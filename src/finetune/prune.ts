@@ -6,6 +6,7 @@ import { magnitude } from "../pruning/magnitude.ts";
 import { type PrunableMatrix, pruneMasks } from "../pruning/method.ts";
 import { cubicSchedule, type PruningSchedule } from "../pruning/schedule.ts";
 import type { Pattern } from "../pruning/pattern.ts";
+import { bitsetWords } from "../pruning/bitset.ts";
 import { task as pruneMatrix } from "./prune_task.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import type { FinetuneSettings } from "./options.ts";
@@ -40,41 +41,31 @@ export async function refreshMasks(
     await trainer.settle();
     pruneTogether(trainer, pattern, sparsity);
   }
-  const masks = trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((
-    { name, shape, offset, length },
-  ) => ({
-    name,
-    rows: shape[0],
-    columns: shape[1],
-    mask: trainer.mask.subarray(offset / 32, offset / 32 + Math.ceil(length / 32)),
-  }));
-  return sparsityOfMasks(masks).overall;
+  return sparsityOfMasks(matricesOf(trainer)).overall;
 }
 
 /** All matrices are ranked together, which one thread does. */
 function pruneTogether(trainer: Trainer, pattern: Pattern, sparsity: number): void {
-  const { mask, layout } = trainer;
-  const wordsOf = (name: string) => {
-    const { offset, length } = layout.slot(name);
-    return mask.subarray(offset / 32, offset / 32 + Math.ceil(length / 32));
-  };
   const matrices = matricesOf(trainer);
   const masks = pruneMasks(matrices, {
     method: magnitude,
     pattern,
     scope: "global",
     sparsity,
-    previous: new Map(matrices.map(({ name }) => [name, wordsOf(name)])),
+    previous: new Map(matrices.map(({ name, mask }) => [name, mask])),
   });
-  for (const [name, words] of masks) wordsOf(name).set(words);
+  for (const { name, mask } of matrices) mask.set(masks.get(name)!);
   trainer.applyMask();
 }
 
-function matricesOf(trainer: Trainer): PrunableMatrix[] {
+/** The prunable matrices with their masks: live views. */
+function matricesOf(trainer: Trainer): (PrunableMatrix & { readonly mask: Uint32Array })[] {
+  const { mask } = trainer;
   return trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => ({
     name: slot.name,
     rows: slot.shape[0],
     columns: slot.shape[1],
     values: trainer.parameter(slot),
+    mask: mask.subarray(slot.offset / 32, slot.offset / 32 + bitsetWords(slot.length)),
   }));
 }

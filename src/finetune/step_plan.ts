@@ -14,7 +14,7 @@ import { type Plan, planGraph } from "../plan/plan.ts";
 import type { CompactMatrices } from "./compact.ts";
 import type { LazyPart, LazyWords } from "./lazy_words.ts";
 import type { TrainingMemory } from "./memory.ts";
-import { isDecayed, type ParameterLayout, type ParameterSlot } from "./parameters.ts";
+import { isDecayed, type ParameterLayout, slotEnd } from "./parameters.ts";
 
 /** AdamW's constants and the clipping threshold; the learning rate comes with each step. */
 export interface OptimizerOptions {
@@ -157,15 +157,10 @@ function stretchesOf(layout: ParameterLayout, { compact }: StepParts, isLazy: bo
       const masked = compact.places.has(slot.name);
       const last = stretches.at(-1);
       if (isOpen && last && last.decay === decay && last.masked === masked) {
-        last.count = endOf(slot) - last.begin;
-      } else stretches.push({ begin: slot.offset, count: endOf(slot) - slot.offset, decay, masked });
+        last.count = slotEnd(slot) - last.begin;
+      } else stretches.push({ begin: slot.offset, count: slotEnd(slot) - slot.offset, decay, masked });
       isOpen = true;
     }
   }
   return stretches;
-}
-
-/** Slots are padded, so that the next one begins where this one ends. */
-function endOf({ offset, length }: ParameterSlot): number {
-  return offset + Math.ceil(length / 64) * 64;
 }

@@ -51,7 +51,7 @@ export interface TrainerOptions {
   readonly pattern?: Pattern;
   /** Whether pruned matrices train with sparse kernels once those are faster; default true. */
   readonly sparse?: boolean;
-  /** Whether layers run again in the backward pass instead of being kept: less memory, a third more time. */
+  /** Whether layers run again in the backward pass instead of being kept: less memory for about a tenth more time. */
   readonly checkpoints?: boolean;
 }
 
@@ -88,11 +88,9 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #executor: Executor;
   readonly #target: Target;
-  readonly #capacity: BatchCapacity;
   readonly #memory: TrainingMemory;
   readonly #parts: StepParts;
   readonly #activations: number;
-  readonly #activationBytes: number;
   /** Programs lie here; they are made when first needed, and again when there was no room for all. */
   readonly #programRegion: Region;
   readonly #programs = new Map<string, PreparedPlan>();
@@ -105,11 +103,9 @@ export class Trainer {
     this.layout = layout;
     this.#executor = executor;
     this.needs = needs;
-    this.#capacity = capacity;
     this.#target = targetOf(options);
     this.#memory = placeTrainingMemory(layout, capacity, arena);
     this.#parts = partsOf(options, layout, capacity, this.#memory, arena);
-    this.#activationBytes = needs.activationBytes;
     this.#activations = arena.allocate(needs.activationBytes, "activations");
     this.#programRegion = new Region(
       arena.allocate(needs.programsBytes, "programs"),
@@ -164,8 +160,8 @@ export class Trainer {
    */
   get mask(): Uint32Array {
     this.#checkSettled("mask");
-    const words = prunableLength(this.layout) / 32;
-    return new Uint32Array(this.#executor.arena.memory.buffer, this.#memory.mask, words);
+    const { buffer } = this.#executor.arena.memory;
+    return new Uint32Array(buffer, this.#memory.mask, this.layout.prunableLength / 32);
   }
 
   /** A live view of one parameter, to be used while settled. */
@@ -202,7 +198,7 @@ export class Trainer {
 
   /** Zeroes weights and moments wherever the mask has a 0. To be called when the mask was changed, while settled. */
   applyMask(): void {
-    const prunable = (array: Float32Array) => array.subarray(0, prunableLength(this.layout));
+    const prunable = (array: Float32Array) => array.subarray(0, this.layout.prunableLength);
     zeroPruned(this.mask, [this.weights, this.firstMoment, this.secondMoment].map(prunable));
     this.#parts.compact.maskChanged();
   }
@@ -295,7 +291,7 @@ export class Trainer {
         memory: this.#memory,
         parts: this.#parts,
         columns,
-        sequences: this.#capacity.sequences,
+        sequences: this.needs.capacity.sequences,
         activations: this.#activations,
       }));
     packBatch(batch, this.#views(columns));
@@ -307,9 +303,10 @@ export class Trainer {
     const known = this.#programs.get(key);
     if (known) return known;
     const plan = makePlan();
-    if (planBytes(plan) > this.#activationBytes) {
+    const { activationBytes } = this.needs;
+    if (planBytes(plan) > activationBytes) {
       throw new RangeError(
-        `Cannot run ${key}: it takes ${planBytes(plan)} bytes of ${this.#activationBytes}`,
+        `Cannot run ${key}: it takes ${planBytes(plan)} bytes of ${activationBytes}`,
       );
     }
     if (!this.#programRegion.fits(programBytes(plan))) this.#forgetPrograms();
@@ -326,7 +323,7 @@ export class Trainer {
 
   #views(columns: number): BatchViews {
     const { arena } = this.#executor;
-    const { sequences } = this.#capacity;
+    const { sequences } = this.needs.capacity;
     const at = this.#memory;
     return {
       tokenIds: arena.int32(at.tokenIds, columns),
@@ -417,9 +414,4 @@ const maximumArenaBytes = 2 ** 32 - 64;
 
 function targetOf({ machine: { lanes, vectorRegisters }, workers }: TrainerOptions): Target {
   return { lanes, vectorRegisters, tile: usualTile(lanes), workers };
-}
-
-function prunableLength(layout: ParameterLayout): number {
-  const range = layout.ranges.find((candidate) => candidate.prunable);
-  return range ? range.end - range.begin : 0;
 }
