@@ -3,6 +3,7 @@
  * moves to the front of their places, and what the kernels must know of its zeros is written beside.
  * @module
  */
+import { Scratch } from "../core/scratch.ts";
 import type { PackedStructure, SparsePattern } from "../kernels/sparse_matmul/pack.ts";
 import { type Cut, takeStored, trainingStructure } from "../kernels/sparse_matmul/training_structure.ts";
 import type { Task } from "../plan/executor.ts";
@@ -43,16 +44,8 @@ export interface CompactMatrix {
   readonly permutation: number;
 }
 
-/** Memory used again for one array after the other. */
-let scratch = new Float32Array(0);
-
-/** A private copy of floats of the arena. */
-export function privateCopy(memory: WebAssembly.Memory, address: number, length: number): Float32Array {
-  if (scratch.length < length) scratch = new Float32Array(length);
-  const copy = scratch.subarray(0, length);
-  copy.set(new Float32Array(memory.buffer, address, length));
-  return copy;
-}
+/** For the array at hand. */
+const scratch = new Scratch();
 
 /** The order depends on mask and cuts alone, so that it is the same when a run is resumed. */
 export const task: Task<CompactRequest, CompactMatrix> = {
@@ -81,7 +74,7 @@ export const task: Task<CompactRequest, CompactMatrix> = {
       permutation: write(found.transposed?.permutation),
     };
     for (const address of states) {
-      const dense = privateCopy(memory, address, rows * depth);
+      const dense = scratch.copy(new Float32Array(memory.buffer, address, rows * depth));
       takeStored(dense, found.positions, new Float32Array(memory.buffer, address, found.positions.length));
     }
     return compact;

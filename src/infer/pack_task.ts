@@ -3,6 +3,7 @@
  * they are put in order there.
  * @module
  */
+import { Scratch } from "../core/scratch.ts";
 import { type PackedStructure, writePacked } from "../kernels/sparse_matmul/pack.ts";
 import type { Task } from "../plan/executor.ts";
 import type { StoredMatrix } from "../checkpoint/sparse_bitmask.ts";
@@ -14,16 +15,14 @@ export interface PackRequest extends Pick<StoredMatrix, "shape" | "bitmask" | "n
   readonly address: number;
 }
 
-/** Values of the matrix at hand: memory used again, since fresh pages cost more than copying into old ones. */
-let scratch = new Float32Array(0);
+/** Values of the matrix at hand. */
+const scratch = new Scratch();
 
 /** See above. */
 export const task: Task<PackRequest, void> = {
   name: "packMatrix",
   run({ buffer }, { shape, bitmask, nonZeros, structure, address }) {
-    if (scratch.length < nonZeros) scratch = new Float32Array(nonZeros);
-    const values = scratch.subarray(0, nonZeros);
-    values.set(new Float32Array(buffer, address, nonZeros));
+    const values = scratch.copy(new Float32Array(buffer, address, nonZeros));
     writePacked(structure, { shape, bitmask, values }, new Uint8Array(buffer, address, structure.byteLength));
   },
 };

@@ -12,6 +12,7 @@ import { countBlocks, encodeBitmask, type StoredMatrix } from "../checkpoint/spa
 import type { Model, TensorSource } from "../checkpoint/model_folder.ts";
 import type { TensorLocation } from "../checkpoint/safetensors.ts";
 import { type PackedStructure, structureOfBitmask } from "../kernels/sparse_matmul/pack.ts";
+import { Scratch } from "../core/scratch.ts";
 import { canMapFiles, mapFile, mappingGrain } from "../machines/file_mapping.ts";
 import type { Allocator, Arena } from "../plan/arena.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
@@ -190,14 +191,4 @@ async function withoutZeros(
     nonZeros: values.length,
     readValues: (target) => Promise.resolve(target.set(values)),
   };
-}
-
-/** Memory used again for one tensor after the other: fresh pages cost more than reading into old ones. */
-class Scratch {
-  #memory = new Float32Array(0);
-
-  take(length: number): Float32Array {
-    if (this.#memory.length < length) this.#memory = new Float32Array(length);
-    return this.#memory.subarray(0, length);
-  }
 }
