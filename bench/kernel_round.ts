@@ -15,7 +15,7 @@ import {
   type Value,
   type ValueType,
 } from "../src/graph/graph.ts";
-import { packTiled, tiledIndex } from "../src/graph/layout.ts";
+import { tiledIndex } from "../src/graph/layout.ts";
 import type { NumberArray, Operation } from "../src/graph/operation.ts";
 import { attention } from "../src/kernels/attention/operation.ts";
 import { embedding } from "../src/kernels/embedding/operation.ts";
@@ -29,6 +29,7 @@ import {
   sparseMatmulInputGradient,
   sparseMatmulWeightGradient,
 } from "../src/kernels/sparse_matmul/gradient.ts";
+import { writeOperand } from "../src/kernels/matmul/timing.ts";
 import { sparseMatmul } from "../src/kernels/sparse_matmul/operation.ts";
 import { packSparse, type SparsePattern } from "../src/kernels/sparse_matmul/pack.ts";
 import { takeStored, trainingStructure } from "../src/kernels/sparse_matmul/training_structure.ts";
@@ -460,7 +461,7 @@ export class Round {
     for (const [data, type] of operands) {
       const address = arena.allocate(byteLength(type), "an operand");
       addresses.set(data, address);
-      write(arena, type, address, data, this.#tile);
+      writeOperand(arena, type, address, data, this.#tile);
     }
     const base = arena.allocate(resultBytes, "the result");
     const executor = new InlineExecutor(this.#machine, 1, arena);
@@ -511,15 +512,6 @@ function fromReference<A>(operation: Operation<A>, attributes: A, inputs: readon
     outputTypes,
   });
   return Array.from(result, (value, index) => ({ index, value }));
-}
-
-/** Writes an operand as kernels read it. */
-function write(arena: Arena, type: ValueType, address: number, source: NumberArray, tile: number): void {
-  if (type.layout === "tiled") {
-    packTiled(source, arena.float32(address, source.length), type.shape[0], type.shape[1], tile);
-  } else if (type.dtype === "u8") arena.bytes(address, source.length).set(source);
-  else if (type.dtype === "i32") arena.int32(address, source.length).set(source);
-  else arena.float32(address, source.length).set(source);
 }
 
 /** Largest difference from what is expected, over the largest value expected. */

@@ -13,9 +13,10 @@ const smallRun = 8e6;
 /** Calls of each team before the faster one is kept. */
 const trials = 8;
 
-/** Weight of a later call in the time its team is thought to take; one that takes longer than this many times that time
- *  counts as so long. Single calls are late for many reasons, slow gaits last. */
+/** Weight of a later call in the time its team is thought to take. */
 const learning = 0.1;
+
+/** A call that takes longer than so many times that counts as so long: single calls are late, slow gaits last. */
 const mostSurprise = 1.5;
 
 /**

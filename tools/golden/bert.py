@@ -193,6 +193,14 @@ def run(dtype, batch):
     return golden
 
 
+def versions():
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
 def main():
     torch.set_num_threads(1)
     packed = make_batch()
@@ -207,11 +215,7 @@ def main():
             "checksum": checksum(initial),
         })
     golden = {
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": numpy.__version__,
-        },
+        "versions": versions(),
         "config": CONFIG,
         "training": TRAINING,
         "batch": packed,

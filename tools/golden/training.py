@@ -25,7 +25,7 @@ import re
 import numpy
 import torch
 import transformers
-from bert import CONFIG, make_model, mix32, random_bits, random_key
+from bert import CONFIG, make_model, mix32, random_bits, random_key, versions
 
 OUTPUT = pathlib.Path(__file__).parents[2] / "src/finetune/golden/training.json"
 
@@ -153,11 +153,7 @@ def main():
         })
         print(sparsity, "loss", losses[0], "to", numpy.mean(losses[-20:]), runs[-1]["float32Drift"])
     golden = {
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": numpy.__version__,
-        },
+        "versions": versions(),
         "config": CONFIG,
         "training": TRAINING,
         "maskedFromStep": MASKED_FROM_STEP,

@@ -8,23 +8,12 @@
  */
 import { mix32, randomBits, randomKey } from "../../core/random.ts";
 import type { EncodedExample } from "../../data/batches.ts";
-import type { GoldenConfig } from "../../graph/golden/mod.ts";
+import type { GoldenConfig, GoldenTraining as ShortTraining } from "../../graph/golden/mod.ts";
 import { bitsetWords, setBit } from "../../pruning/bitset.ts";
 import golden from "./training.json" with { type: "json" };
 
-/**
- * How the steps are taken: AdamW with bias correction, weight decay on everything but biases and LayerNorm, gradients
- * clipped by their global norm, learning rate rising linearly for `warmupSteps` and falling linearly to 0 at `steps`.
- */
-export interface GoldenTraining {
-  readonly steps: number;
-  readonly warmupSteps: number;
-  readonly learningRate: number;
-  readonly weightDecay: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly maxGradientNorm: number;
+/** How the steps are taken, as in the short run, but each on a batch of its own. */
+export interface GoldenTraining extends ShortTraining {
   /** Sequences in a batch. */
   readonly sequences: number;
   /** Longest sequence in tokens; the shortest has one. */

@@ -12,7 +12,8 @@ import type { Operation } from "../../graph/operation.ts";
 import { availableMachines } from "../../machines/mod.ts";
 import { matmulWeightGradient } from "./gradient.ts";
 import { matmul } from "./operation.ts";
-import { measurePeakGflops, timeOperation } from "./timing.ts";
+import { measurePeak } from "../../../bench/machine.ts";
+import { timeOperation } from "./timing.ts";
 
 /** Output features, input features, columns. */
 const shapes = [
@@ -33,7 +34,7 @@ const numbers = (type: ValueType) =>
   Float32Array.from({ length: elementCount(type) }, () => random.uniform() - 0.5);
 
 for (const machine of availableMachines().slice(0, 1)) {
-  const peak = await measurePeakGflops(machine);
+  const peak = measurePeak(machine);
   console.log(`${machine.isa}: peak of independent fmas ${peak.toFixed(1)} GFLOP/s`);
   for (const tile of tiles) {
     for (const { name, features, depth, columns } of shapes) {

@@ -1,15 +1,14 @@
 /**
- * Timing of one operation on one worker, and the peak of the machine to hold the rate against.
+ * Timing of one operation on one worker.
  * @module
  */
 import { byteLength, elementCount, Graph, type Value, type ValueType } from "../../graph/graph.ts";
 import { packTiled, unpackTiled } from "../../graph/layout.ts";
 import type { NumberArray, Operation } from "../../graph/operation.ts";
-import { createArenaMemory, linkImage, type Machine } from "../../machines/mod.ts";
+import type { Machine } from "../../machines/machine.ts";
 import { Arena } from "../../plan/arena.ts";
 import { InlineExecutor, prepare } from "../../plan/executor.ts";
 import { planBytes, planGraph } from "../../plan/plan.ts";
-import { callKernel, defineKernel } from "../kernel.ts";
 
 /** What `timeOperation` runs. Inputs are row-major, as the references take them. */
 export interface TimingRequest<A> {
@@ -38,7 +37,7 @@ export async function timeOperation<A>(
     if (!value) continue;
     const address = arena.allocate(byteLength(value.type), value.name);
     bindings.set(value, address);
-    write(arena, value.type, address, inputs[index]!, tile);
+    writeOperand(arena, value.type, address, inputs[index]!, tile);
   }
   const target = { lanes: machine.lanes, vectorRegisters: machine.vectorRegisters, tile, workers: 1 };
   const plan = planGraph(graph, { target, bindings, base: arena.usedBytes });
@@ -55,39 +54,14 @@ export async function timeOperation<A>(
   return { seconds, result };
 }
 
-/** The rate of fmas that wait for no memory, one worker, in GFLOP/s: measured, not computed from a data sheet. */
-export async function measurePeakGflops(machine: Machine): Promise<number> {
-  const repetitions = 100_000;
-  const count = 12;
-  const kernel = defineKernel({
-    key: "fma_peak",
-    arguments: { result: "pointer", repetitions: "integer" },
-    emit(vm, args) {
-      const accumulators = Array.from({ length: count }, () => vm.vector());
-      const factor = vm.vector();
-      vm.constantF32(factor, 1e-3);
-      for (const accumulator of accumulators) vm.move(accumulator, factor);
-      const left = args.integer("repetitions");
-      vm.repeat(left, () => {
-        for (let unrolled = 0; unrolled < 4; unrolled++) {
-          for (const accumulator of accumulators) vm.fma(accumulator, factor, factor);
-        }
-      });
-      const result = args.pointer("result");
-      accumulators.forEach((accumulator) => vm.store(result, 0, accumulator));
-      vm.free(factor, left, result, ...accumulators);
-    },
-  });
-  const call = callKernel(kernel, { result: 64, repetitions });
-  const memory = createArenaMemory(4096);
-  new Int32Array(memory.buffer).set(call.words);
-  const [run] = linkImage(machine.assemble([call.kernel]), memory);
-  const seconds = await fastest(() => run(0));
-  return (repetitions * 4 * count * machine.lanes * 2) / seconds / 1e9;
-}
-
 /** Writes an operand as kernels read it. */
-function write(arena: Arena, type: ValueType, address: number, source: NumberArray, tile: number): void {
+export function writeOperand(
+  arena: Arena,
+  type: ValueType,
+  address: number,
+  source: NumberArray,
+  tile: number,
+): void {
   if (type.dtype === "u8") return arena.bytes(address, source.length).set(source);
   if (type.dtype === "i32") return arena.int32(address, source.length).set(source);
   const target = arena.float32(address, source.length);

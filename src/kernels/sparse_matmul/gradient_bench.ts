@@ -15,7 +15,8 @@ import { usualTile } from "../../plan/plan.ts";
 import { gatherValues } from "../gather/operation.ts";
 import { matmulWeightGradient } from "../matmul/gradient.ts";
 import { matmul } from "../matmul/operation.ts";
-import { measurePeakGflops, timeOperation } from "../matmul/timing.ts";
+import { measurePeak } from "../../../bench/machine.ts";
+import { timeOperation } from "../matmul/timing.ts";
 import { sparseMatmulInputGradient, sparseMatmulWeightGradient } from "./gradient.ts";
 import { sparseMatmul } from "./operation.ts";
 import { type PackedStructure, type SparsePattern, valueCount } from "./pack.ts";
@@ -57,7 +58,7 @@ function randomMask(pattern: SparsePattern, features: number, depth: number, spa
 }
 
 console.log(
-  `${machine.isa}, peak ${(await measurePeakGflops(machine)).toFixed(0)} GFLOP/s, ${columns} columns`,
+  `${machine.isa}, peak ${measurePeak(machine).toFixed(0)} GFLOP/s, ${columns} columns`,
 );
 for (const [features, depth] of [[768, 768], [3072, 768], [768, 3072]]) {
   const [x, y, weight] = [tiled(depth, columns), tiled(features, columns), rows(features, depth)];
