@@ -44,7 +44,7 @@ export type { Cache, MachineDescription } from "./bench/machine.ts";
 export type { LatencySummary } from "./bench/measure.ts";
 export type { Calibration } from "./src/evaluate/calibration.ts";
 export type { EvaluateOptions, ModelEvaluation, Robustness } from "./src/evaluate/mod.ts";
-export type { Evaluation } from "./src/evaluate/metrics.ts";
+export type { ClassificationMetrics, Evaluation, PrimaryMetric } from "./src/evaluate/metrics.ts";
 export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
 export type { BertConfig } from "./models/config.ts";
 export type { Encoding, Tokenizer } from "./src/data/tokenizer.ts";

@@ -1,20 +1,60 @@
 /**
- * What a classifier's answers are worth.
+ * What an evaluation says, whatever the task, and what a classifier's answers are worth.
  * @module
  */
 
-/** Metrics of one evaluation. */
+/** How good a model is on a set of examples. */
 export interface Evaluation {
-  /** Mean cross-entropy, natural logarithm. */
+  /** Mean of what training minimises. */
   readonly loss: number;
+  /** Examples evaluated. */
+  readonly examples: number;
+  /** The task's metrics by name, in the order in which they are best read. */
+  readonly metrics: Readonly<Record<string, number>>;
+  /** The one of them that models are chosen by. */
+  readonly primary: PrimaryMetric;
+}
+
+/** A metric that models are chosen by. */
+export interface PrimaryMetric {
+  /** Its name among the metrics. */
+  readonly name: string;
+  readonly value: number;
+  readonly higherIsBetter: boolean;
+}
+
+/** Whether one model is better than another of the same task: by the primary metric, and at equal ones by the loss. */
+export function isBetter(a: Evaluation, b: Evaluation): boolean {
+  const [first, second] = [a.primary.value, b.primary.value];
+  if (Number.isNaN(first) || Number.isNaN(second)) return Number.isNaN(second) && !Number.isNaN(first);
+  if (first === second) return a.loss < b.loss;
+  return first > second === a.primary.higherIsBetter;
+}
+
+/** Names the metric to choose models by. */
+export function primaryMetric(
+  metrics: Readonly<Record<string, number>>,
+  name: string,
+  higherIsBetter: boolean,
+): PrimaryMetric {
+  return { name, value: metrics[name], higherIsBetter };
+}
+
+/** A metric's name in JSON: `macro_f1` for `macroF1`. */
+export function jsonName(metric: string): string {
+  return metric.replace(/(?<=[a-z])[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** A classifier's metrics. */
+export interface ClassificationMetrics {
   /** Share of right answers. */
   readonly accuracy: number;
   /** F1 of each class, averaged with equal weight. */
   readonly macroF1: number;
   /** Matthews correlation, generalised to many classes (Gorodkin 2004); 0 when one side is constant. */
   readonly matthews: number;
-  /** Examples evaluated. */
-  readonly examples: number;
+  /** Of two classes only: F1 of class 1, which GLUE wants for MRPC and QQP; 0 when nobody says class 1. */
+  readonly f1?: number;
 }
 
 /** Counts answers as they come. */
@@ -30,8 +70,8 @@ export class ConfusionMatrix {
     this.#counts[label * this.classes + predicted]++;
   }
 
-  /** The metrics of all answers so far; `lossSum` is the sum of their cross-entropies. */
-  evaluation(lossSum: number): Evaluation {
+  /** The metrics of all answers so far; `lossSum` is the sum of their cross-entropies. Chosen by accuracy. */
+  evaluation(lossSum: number): Evaluation & ClassificationMetrics {
     const { classes } = this;
     const labelled = new Float64Array(classes);
     const predicted = new Float64Array(classes);
@@ -46,24 +86,31 @@ export class ConfusionMatrix {
         if (label === answer) right += count;
       }
     }
-    let f1Sum = 0;
+    const f1 = Array.from({ length: classes }, (_, k) => {
+      const total = labelled[k] + predicted[k];
+      return total > 0 ? (2 * this.#counts[k * classes + k]) / total : 0;
+    });
     let product = 0;
     let labelledSquares = 0;
     let predictedSquares = 0;
     for (let k = 0; k < classes; k++) {
-      const total = labelled[k] + predicted[k];
-      f1Sum += total > 0 ? (2 * this.#counts[k * classes + k]) / total : 0;
       product += labelled[k] * predicted[k];
       labelledSquares += labelled[k] ** 2;
       predictedSquares += predicted[k] ** 2;
     }
     const spread = Math.sqrt((examples ** 2 - predictedSquares) * (examples ** 2 - labelledSquares));
+    const metrics = {
+      accuracy: right / examples,
+      macroF1: f1.reduce((sum, value) => sum + value, 0) / classes,
+      matthews: spread > 0 ? (right * examples - product) / spread : 0,
+      ...(classes === 2 && { f1: f1[1] }),
+    };
     return {
       loss: lossSum / examples,
-      accuracy: right / examples,
-      macroF1: f1Sum / classes,
-      matthews: spread > 0 ? (right * examples - product) / spread : 0,
       examples,
+      ...metrics,
+      metrics,
+      primary: primaryMetric(metrics, "accuracy", true),
     };
   }
 }

@@ -11,7 +11,7 @@ import { softmax } from "../infer/softmax.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import { type Calibration, calibration } from "./calibration.ts";
-import { ConfusionMatrix, type Evaluation, predictedClass } from "./metrics.ts";
+import { type ClassificationMetrics, ConfusionMatrix, type Evaluation, predictedClass } from "./metrics.ts";
 import { perturbations } from "./perturb.ts";
 
 /** What to evaluate on what. */
@@ -47,7 +47,7 @@ export interface Robustness {
 }
 
 /** A whole evaluation. */
-export interface ModelEvaluation extends Evaluation {
+export interface ModelEvaluation extends Evaluation, ClassificationMetrics {
   /** Whether scores can be trusted. */
   readonly calibration: Calibration;
   /** One entry for each perturbation. */

@@ -4,7 +4,12 @@
  */
 import { type BatchLimit, evaluationBatches } from "../data/batches.ts";
 import { type EncodedSet, exampleAt, lengthsOf } from "../data/encoded_set.ts";
-import { ConfusionMatrix, type Evaluation, predictedClass } from "../evaluate/metrics.ts";
+import {
+  type ClassificationMetrics,
+  ConfusionMatrix,
+  type Evaluation,
+  predictedClass,
+} from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** Loss and metrics on a labelled set. */
@@ -12,7 +17,7 @@ export async function evaluateOn(
   trainer: Trainer,
   set: EncodedSet,
   limit: BatchLimit,
-): Promise<Evaluation> {
+): Promise<Evaluation & ClassificationMetrics> {
   const classes = trainer.config.labels.length;
   const confusion = new ConfusionMatrix(classes);
   let lossSum = 0;

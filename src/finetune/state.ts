@@ -10,11 +10,11 @@ import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safe
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, exists, removeLeftovers, writeFileAtomic } from "../core/files.ts";
 import type { Fingerprint } from "./fingerprint.ts";
-import type { Evaluation } from "../evaluate/metrics.ts";
+import type { ClassificationMetrics, Evaluation } from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** An evaluation with its place in the run. */
-export interface EvaluationRecord extends Evaluation {
+export interface EvaluationRecord extends Evaluation, ClassificationMetrics {
   /** Optimiser steps done before it. */
   readonly completedSteps: number;
   /** Share of the prunable weights that were masked. */
