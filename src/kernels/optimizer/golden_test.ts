@@ -1,0 +1,136 @@
+/** All rules against PyTorch: the references in f64, and the kernels on every machine. */
+import assert from "node:assert/strict";
+import { Graph } from "../../graph/graph.ts";
+import { availableMachines, type Machine } from "../../machines/mod.ts";
+import { Arena } from "../../plan/arena.ts";
+import { InlineExecutor, prepare } from "../../plan/executor.ts";
+import { planGraph } from "../../plan/plan.ts";
+import { optimizerDefaults, updateRule } from "./optimizers.ts";
+import type {
+  AdamSettings,
+  FloatArray,
+  GroupStep,
+  RmspropSettings,
+  SgdSettings,
+  UpdateRule,
+} from "./rule.ts";
+import { updateSteps } from "./steps.ts";
+
+/** A configuration, and the weights after three steps. */
+interface Golden {
+  readonly rule: UpdateRule;
+  readonly weightDecay: number;
+  /** In place of β₁, by step. */
+  readonly momenta?: readonly number[];
+  readonly weights: readonly [number, number];
+}
+
+const adam = (name: "adamw" | "adam", settings: Partial<AdamSettings> = {}) =>
+  updateRule({ ...optimizerDefaults(name) as AdamSettings, ...settings });
+const sgd = (settings: Partial<SgdSettings>) =>
+  updateRule({ ...optimizerDefaults("sgd") as SgdSettings, momentum: 0.9, ...settings });
+const rmsprop = (settings: Partial<RmspropSettings>) =>
+  updateRule({ ...optimizerDefaults("rmsprop") as RmspropSettings, ...settings });
+
+const start = [1, -2];
+const gradients = [[0.5, -1], [0.25, 2], [-0.75, 0.1]];
+const learningRate = 0.1;
+
+// torch.optim in float64, PyTorch 2.13, one tensor at a time.
+const table: Readonly<Record<string, Golden>> = {
+  "AdamW": { rule: adam("adamw"), weightDecay: 0.1, weights: [0.7882008997, -1.9099595859] },
+  "AdamW, β₂ 0.5": {
+    rule: adam("adamw", { beta2: 0.5 }),
+    weightDecay: 0.1,
+    weights: [0.7763568130, -1.9110726648],
+  },
+  "AdamW, β₂ 0.5, AMSGrad": {
+    rule: adam("adamw", { beta2: 0.5, amsgrad: true }),
+    weightDecay: 0.1,
+    weights: [0.7901780547, -1.9007617382],
+  },
+  "Adam": { rule: adam("adam"), weightDecay: 0.1, weights: [0.7968643300, -1.9416188939] },
+  "SGD, momentum": { rule: sgd({}), weightDecay: 0.1, weights: [0.8385240000, -2.0095480000] },
+  "SGD, Nesterov": {
+    rule: sgd({ nesterov: true }),
+    weightDecay: 0.1,
+    weights: [0.8297111460, -2.0618972920],
+  },
+  "SGD, dampening": {
+    rule: sgd({ dampening: 0.5 }),
+    weightDecay: 0,
+    weights: [0.8782500000, -1.9240000000],
+  },
+  "RMSprop": { rule: rmsprop({}), weightDecay: 0, weights: [0.3553487544, -1.9402692235] },
+  "RMSprop, momentum": {
+    rule: rmsprop({ alpha: 0.9, momentum: 0.9 }),
+    weightDecay: 0,
+    weights: [0.1245950603, -1.7009213370],
+  },
+  "RMSprop, centred": {
+    rule: rmsprop({ alpha: 0.9, centered: true }),
+    weightDecay: 0,
+    weights: [0.7667274227, -1.9712231117],
+  },
+};
+
+const groupAt = ({ weightDecay, momenta }: Golden, step: number): GroupStep => ({
+  learningRate,
+  weightDecay,
+  momentum: momenta?.[step - 1],
+});
+
+function checkClose(name: string, found: FloatArray, wanted: readonly number[], tolerance: number): void {
+  wanted.forEach((value, i) => {
+    assert.ok(
+      Math.abs(found[i] - value) <= tolerance * Math.abs(value),
+      `${name}: w[${i}] is ${found[i]}, wanted ${value}`,
+    );
+  });
+}
+
+function runReference(golden: Golden): Float64Array {
+  const weights = Float64Array.from(start);
+  const states = golden.rule.states.map(() => new Float64Array(2));
+  gradients.forEach((gradient, i) => {
+    golden.rule.reference({ weights, states }, gradient, groupAt(golden, i + 1), i + 1);
+  });
+  return weights;
+}
+
+async function runKernel(golden: Golden, machine: Machine): Promise<Float32Array> {
+  const { rule } = golden;
+  const arena = new Arena(2 ** 16);
+  const place = (length: number) => arena.allocate(4 * length, "test");
+  const [weights, gradient, clip, scalars] = [place(2), place(2), place(1), place(rule.scalars.length)];
+  const range = { weights, gradients: gradient, states: rule.states.map(() => place(2)), scalars, count: 2 };
+  arena.float32(weights, 2).set(start);
+  arena.float32(clip, 1)[0] = 1;
+  const { lanes, vectorRegisters } = machine;
+  const plan = planGraph(new Graph(), {
+    target: { lanes, vectorRegisters, tile: lanes, workers: 1 },
+    bindings: new Map(),
+    base: 0,
+    epilogue: updateSteps({ rule, ranges: [range], clip, workers: 1 }),
+  });
+  const executor = new InlineExecutor(machine, 1, arena);
+  const program = await prepare(executor, plan);
+  for (const [i, values] of gradients.entries()) {
+    arena.float32(gradient, 2).set(values);
+    arena.float32(scalars, rule.scalars.length).set(rule.scalarsOf(groupAt(golden, i + 1), i + 1));
+    await executor.run(program);
+  }
+  return arena.float32(weights, 2).slice();
+}
+
+for (const [name, golden] of Object.entries(table)) {
+  Deno.test(`${name}: the reference reproduces PyTorch`, () => {
+    checkClose(name, runReference(golden), golden.weights, 1e-9);
+  });
+
+  Deno.test(`${name}: the kernels reproduce PyTorch`, async () => {
+    for (const machine of availableMachines()) {
+      checkClose(`${name} on ${machine.isa}`, await runKernel(golden, machine), golden.weights, 1e-6);
+    }
+  });
+}
