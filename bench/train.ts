@@ -14,7 +14,9 @@ import { InputError } from "../src/core/errors.ts";
 import type { EncodedExample } from "../src/data/batches.ts";
 import { finetuneDefaults } from "../src/finetune/options.ts";
 import type { ParameterLayout } from "../src/finetune/parameters.ts";
+import { classifier } from "../src/finetune/tasks/classification.ts";
 import { Trainer } from "../src/finetune/trainer.ts";
+import { optimizerDefaults } from "../src/kernels/optimizer/optimizers.ts";
 import { selectMachine } from "../src/machines/mod.ts";
 import type { ExecutorFactory } from "../src/plan/executor.ts";
 import { bitsetWords, setBit } from "../src/pruning/bitset.ts";
@@ -173,7 +175,8 @@ function checkOptions({ batch, tokens, threads, seconds, sparsities, config }: T
 
 /** A trainer that takes steps at a chosen sparsity. */
 class StepRunner {
-  readonly trainer: Trainer;
+  readonly trainer: Trainer<EncodedExample>;
+  readonly #config: BertConfig;
   readonly #pattern: Pattern;
   readonly #shape: TrainBatch;
   readonly #stream = new RandomStream(randomKey(0, "bench train"));
@@ -182,8 +185,14 @@ class StepRunner {
   #mask: RandomMask | undefined;
   #step = 0;
 
-  private constructor(trainer: Trainer, pattern: Pattern, shape: TrainBatch) {
+  private constructor(
+    trainer: Trainer<EncodedExample>,
+    config: BertConfig,
+    pattern: Pattern,
+    shape: TrainBatch,
+  ) {
     this.trainer = trainer;
+    this.#config = config;
     this.#pattern = pattern;
     this.#shape = shape;
   }
@@ -194,18 +203,19 @@ class StepRunner {
     createExecutor: ExecutorFactory,
   ): Promise<StepRunner> {
     const trainer = await Trainer.create({
-      config,
+      model: classifier(config),
       machine: selectMachine(isa),
       workers,
       createExecutor,
       maximumSequences: batch,
       maximumTokens: batch * tokens,
       seed: 0,
-      optimizer: finetuneDefaults,
+      optimizer: optimizerDefaults("adamw"),
+      maximumNorm: finetuneDefaults.maximumNorm,
       pattern,
     });
     trainer.initialise();
-    return new StepRunner(trainer, pattern, { batch, tokens });
+    return new StepRunner(trainer, config, pattern, { batch, tokens });
   }
 
   /** One step at that sparsity; the first after another sparsity renews the mask. */
@@ -219,8 +229,11 @@ class StepRunner {
       trainer.applyMask();
       this.#mask = mask;
     }
-    const batch = randomBatch(trainer.config, this.#shape, this.#stream);
-    const { loss, gradientNorm } = await trainer.step(batch, ++this.#step, 2e-5);
+    const batch = randomBatch(this.#config, this.#shape, this.#stream);
+    const { loss, gradientNorm } = await trainer.step([batch], ++this.#step, {
+      learningRate: 2e-5,
+      weightDecay: finetuneDefaults.weightDecay,
+    });
     if (!Number.isFinite(loss + gradientNorm)) {
       throw new Error(`The loss of step ${this.#step} is ${loss}, its gradient's norm ${gradientNorm}`);
     }

@@ -6,6 +6,8 @@ import { runTask } from "../src/cli/start_task.ts";
 import { InputError } from "../src/core/errors.ts";
 import { finetuneDefaults } from "../src/finetune/options.ts";
 import { tinyConfigJson, TinyFolder } from "../src/finetune/tiny_run.ts";
+import { classifier } from "../src/finetune/tasks/classification.ts";
+import { optimizerDefaults } from "../src/kernels/optimizer/optimizers.ts";
 import { Trainer } from "../src/finetune/trainer.ts";
 import { availableMachines, selectMachine } from "../src/machines/mod.ts";
 import { InlineExecutor } from "../src/plan/executor.ts";
@@ -68,7 +70,7 @@ Deno.test("benchTraining refuses what it cannot measure, in one line", async () 
 
 Deno.test("randomMask masks that share of the blocks, nested, and the weights with them", async () => {
   const trainer = await Trainer.create({
-    config,
+    model: classifier(config),
     machine: selectMachine(),
     workers: 1,
     createExecutor: ({ machine, threads, arena }) =>
@@ -76,7 +78,8 @@ Deno.test("randomMask masks that share of the blocks, nested, and the weights wi
     maximumSequences: 1,
     maximumTokens: 8,
     seed: 1,
-    optimizer: finetuneDefaults,
+    optimizer: optimizerDefaults("adamw"),
+    maximumNorm: finetuneDefaults.maximumNorm,
   });
   const slots = trainer.layout.slots.filter(({ name }) => isPrunable(name));
   const keeps = (index: number) => (trainer.mask[index >> 5] >>> (index & 31) & 1) === 1;

@@ -71,6 +71,20 @@ export interface BertGraphOptions {
   readonly transposed?: ReadonlyMap<string, PackedStructure>;
 }
 
+/** BERT without a head, and what heads are built with. */
+export interface BertEncoder {
+  /** Output of each encoder layer, [hiddenSize, columns]. */
+  readonly hidden: readonly Value[];
+  /** A dense layer: `name.weight` [outputs, features of x] and `name.bias`. */
+  linear(x: Value, name: string, outputs: number): Value;
+  /** Dropout in training; each call draws from a stream of its own. */
+  drop(x: Value, rate: number): Value;
+  /** LayerNorm of x, [hiddenSize, …]: `name.weight` and `name.bias`. */
+  normalise(x: Value, name: string): Value;
+  /** The pooler: tanh of a dense layer of each sequence's first token, [hiddenSize, sequences]. */
+  pool(): Value;
+}
+
 /** Results of a BERT graph. */
 export interface BertGraph {
   /** [labels, sequences] */
@@ -81,8 +95,8 @@ export interface BertGraph {
   readonly loss?: Value;
 }
 
-/** Adds BERT with a sequence classifier to a graph. */
-export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOptions): BertGraph {
+/** Adds embeddings and encoder layers to a graph. */
+export function buildEncoder(graph: Graph, config: BertConfig, options: BertGraphOptions): BertEncoder {
   const { hiddenSize, intermediateSize, heads, layerNormEpsilon } = config;
   const { columns, sequences } = options;
   const training = options.mode === "train";
@@ -175,15 +189,29 @@ export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOp
     hiddenStates.push(hidden);
   }
 
-  const firstTokens = graph.input(bertInputs.firstTokens, indices(sequences));
-  const first = graph.apply(selectColumns, {}, [hidden, firstTokens])[0];
-  const pooled = graph.apply(tanh, {}, [linear(first, "bert.pooler.dense", hiddenSize)])[0];
+  return {
+    hidden: hiddenStates,
+    linear: (x, name, outputs) => linear(x, name, outputs),
+    drop,
+    normalise: (x, name) => normalise(x, undefined, name),
+    pool() {
+      const firstTokens = graph.input(bertInputs.firstTokens, indices(sequences));
+      const first = graph.apply(selectColumns, {}, [hidden, firstTokens])[0];
+      return graph.apply(tanh, {}, [linear(first, "bert.pooler.dense", hiddenSize)])[0];
+    },
+  };
+}
+
+/** Adds BERT with a sequence classifier to a graph. */
+export function buildBert(graph: Graph, config: BertConfig, options: BertGraphOptions): BertGraph {
+  const { hidden, linear, drop, pool } = buildEncoder(graph, config, options);
+  const pooled = pool();
   const logits = linear(drop(pooled, config.classifierDropout), "classifier", config.labels.length);
   graph.output("logits", logits);
-  if (options.mode === "infer") return { logits, hidden: hiddenStates };
+  if (options.mode === "infer") return { logits, hidden };
 
-  const labels = graph.input(bertInputs.labels, indices(sequences));
+  const labels = graph.input(bertInputs.labels, indices(options.sequences));
   const loss = graph.apply(softmaxCrossEntropy, {}, [logits, labels])[0];
   graph.output("loss", loss);
-  return { logits, hidden: hiddenStates, loss };
+  return { logits, hidden, loss };
 }

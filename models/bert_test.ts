@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { RandomStream } from "../src/core/random.ts";
 import { type EncodedExample, makeBatchViews, packBatch } from "../src/data/batches.ts";
 import { linear } from "../src/finetune/schedule.ts";
+import { classifier } from "../src/finetune/tasks/classification.ts";
 import { Trainer } from "../src/finetune/trainer.ts";
 import {
   bertGolden,
@@ -153,7 +154,7 @@ Deno.test("differentiate agrees with central differences of the whole graph, dro
 async function makeTrainer(machine: ReturnType<typeof availableMachines>[number], workers: number) {
   const { training } = golden;
   const trainer = await Trainer.create({
-    config,
+    model: classifier(config),
     machine,
     workers,
     createExecutor: (options) => {
@@ -164,9 +165,10 @@ async function makeTrainer(machine: ReturnType<typeof availableMachines>[number]
     maximumSequences: 5,
     maximumTokens: 40,
     seed: 1,
-    optimizer: { ...training, maximumNorm: training.maxGradientNorm },
+    optimizer: { name: "adamw", ...training, amsgrad: false },
+    maximumNorm: training.maxGradientNorm,
   });
-  for (const state of [trainer.weights, trainer.firstMoment, trainer.secondMoment, trainer.gradients]) {
+  for (const state of [trainer.weights, ...trainer.states.values(), trainer.gradients]) {
     state.fill(0);
   }
   const initial = goldenParameters(golden.config);
@@ -181,7 +183,8 @@ for (const machine of availableMachines()) {
     const { training } = golden;
     const run = golden.float64;
     const answers = await trainer.evaluate(examples);
-    const found = transposed(answers.logits, examples.length, config.labels.length, answers.stride);
+    const { values, stride } = answers.outputs.get("logits")!;
+    const found = transposed(values, examples.length, config.labels.length, stride);
     assertClose("logits", found, run.logits.data, 2e-6);
     assertClose("loss", [answers.loss], [run.loss], 1e-6);
 
@@ -189,7 +192,10 @@ for (const machine of availableMachines()) {
     for (let step = 0; step < training.steps; step++) {
       const rate = training.learningRate * rates.factor(step);
       assert.ok(Math.abs(rate - run.training.learningRates[step]) < 1e-12);
-      const { loss, gradientNorm } = await trainer.step(examples, step + 1, rate);
+      const { loss, gradientNorm } = await trainer.step([examples], step + 1, {
+        learningRate: rate,
+        weightDecay: training.weightDecay,
+      });
       assertClose(`loss of step ${step + 1}`, [loss], [run.training.losses[step]], 2e-6);
       assertClose(
         `gradient norm of step ${step + 1}`,
@@ -218,7 +224,9 @@ for (const machine of availableMachines()) {
     const results: Float32Array[] = [];
     for (const workers of [1, 2, 3]) {
       const trainer = await makeTrainer(machine, workers);
-      for (let step = 1; step <= 3; step++) await trainer.step(examplesOf(golden.batch), step, 1e-3);
+      for (let step = 1; step <= 3; step++) {
+        await trainer.step([examplesOf(golden.batch)], step, { learningRate: 1e-3, weightDecay: 0.01 });
+      }
       results.push(trainer.weights.slice());
       await trainer.dispose();
     }

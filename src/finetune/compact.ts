@@ -34,8 +34,8 @@ const trainingBreakEven = { "unstructured": 0.35, "4x1": 0.5 } as const satisfie
 /** Where the long-lived arrays begin, in bytes from the arena's start. */
 export interface StateAddresses {
   readonly weights: number;
-  readonly firstMoment: number;
-  readonly secondMoment: number;
+  /** The optimiser's. */
+  readonly states: readonly number[];
   readonly mask: number;
 }
 
@@ -67,7 +67,7 @@ export class CompactMatrices {
         depth,
         pattern,
         ...cuts,
-        states: [at.weights, at.firstMoment, at.secondMoment].map((address) => address + 4 * offset),
+        states: [at.weights, ...at.states].map((address) => address + 4 * offset),
         mask: at.mask + offset / 8,
         room: allocator.allocate(roomBytes, `compact ${name}`),
         roomBytes,

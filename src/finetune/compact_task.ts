@@ -16,7 +16,7 @@ export interface MatrixPlace {
   readonly rows: number;
   /** Inputs. */
   readonly depth: number;
-  /** Weights and both moments, each rows · depth f32. */
+  /** Weights and the optimiser's states, each rows · depth f32. */
   readonly states: readonly number[];
   /** The bits of the weights that are kept, row-major in 32-bit words. */
   readonly mask: number;

@@ -8,6 +8,7 @@ import { InlineExecutor } from "../plan/executor.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { refreshMasks } from "./prune.ts";
+import { classifier } from "./tasks/classification.ts";
 import { Trainer, type TrainerOptions } from "./trainer.ts";
 
 /** Rows of the head that are no multiple of 4, and a word table that is updated lazily. */
@@ -15,6 +16,9 @@ const config = {
   ...presetConfig("bert-tiny", { vocabularySize: 600, maximumPositions: 16, labels: ["a", "b", "c"] }),
   ...{ hiddenSize: 48, heads: 3, intermediateSize: 104, layers: 2 },
 };
+
+/** What each step is told. */
+const told = { learningRate: 1e-3, weightDecay: 0.01 };
 
 function batches(count: number): EncodedExample[][] {
   const random = new RandomStream(randomKey(3, "batches"));
@@ -25,9 +29,11 @@ function batches(count: number): EncodedExample[][] {
     }));
 }
 
-async function makeTrainer(options: Partial<TrainerOptions> = {}): Promise<Trainer> {
+async function makeTrainer(
+  options: Partial<TrainerOptions<EncodedExample>> = {},
+): Promise<Trainer<EncodedExample>> {
   const trainer = await Trainer.create({
-    config,
+    model: classifier(config),
     machine: selectMachine(),
     workers: 2,
     createExecutor: ({ machine, threads, arena }) => {
@@ -38,25 +44,29 @@ async function makeTrainer(options: Partial<TrainerOptions> = {}): Promise<Train
     maximumSequences: 5,
     maximumTokens: 80,
     seed: 1,
-    optimizer: { beta1: 0.9, beta2: 0.999, epsilon: 1e-6, weightDecay: 0.01, maximumNorm: 1 },
+    optimizer: { name: "adamw", beta1: 0.9, beta2: 0.999, epsilon: 1e-6, amsgrad: false },
+    maximumNorm: 1,
     ...options,
   });
   trainer.weights.fill(0);
-  trainer.firstMoment.fill(0);
-  trainer.secondMoment.fill(0);
+  for (const state of trainer.states.values()) state.fill(0);
   trainer.gradients.fill(0);
   trainer.initialise();
   return trainer;
 }
 
-const refresh = (trainer: Trainer, pattern: Pattern, sparsity: number, scope: "layer" | "global" = "layer") =>
-  refreshMasks(trainer, { pattern, scope } as Parameters<typeof refreshMasks>[1], sparsity);
+const refresh = (
+  trainer: Trainer<EncodedExample>,
+  pattern: Pattern,
+  sparsity: number,
+  scope: "layer" | "global" = "layer",
+) => refreshMasks(trainer, { pattern, scope } as Parameters<typeof refreshMasks>[1], sparsity);
 
 /** Losses and norms of steps in which the mask grows, and the weights at the end. */
 async function train(
   pattern: Pattern,
   machine: Machine,
-  { steps, ...options }: Partial<TrainerOptions> & { readonly steps: number },
+  { steps, ...options }: Partial<TrainerOptions<EncodedExample>> & { readonly steps: number },
 ) {
   const trainer = await makeTrainer({ machine, pattern, ...options });
   try {
@@ -64,7 +74,7 @@ async function train(
     const norms: number[] = [];
     for (const [index, batch] of batches(steps).entries()) {
       if (index % 20 === 0) await refresh(trainer, pattern, Math.min(0.9, 0.5 + index / 200));
-      const { loss, gradientNorm } = await trainer.step(batch, index + 1, 1e-3);
+      const { loss, gradientNorm } = await trainer.step([batch], index + 1, told);
       losses.push(loss);
       norms.push(gradientNorm);
     }
@@ -128,11 +138,11 @@ Deno.test("Trainer.settle changes no number, at whatever steps it comes", async 
     await refresh(trainer, "unstructured", 0.8);
     const all = batches(25);
     for (const [index, batch] of all.entries()) {
-      await trainer.step(batch, index + 1, 1e-3);
+      await trainer.step([batch], index + 1, told);
       if (settlesAt(index)) await trainer.settle();
     }
     await trainer.settle();
-    const state = [trainer.weights, trainer.firstMoment, trainer.secondMoment].map((array) => array.slice());
+    const state = [trainer.weights, ...trainer.states.values()].map((array) => array.slice());
     const kept = (index: number) => (trainer.mask[index >> 5] >>> (index & 31)) & 1;
     for (const slot of trainer.layout.slots.filter(({ name }) => isPrunable(name))) {
       for (let i = slot.offset; i < slot.offset + slot.length; i++) {
@@ -153,7 +163,7 @@ Deno.test("Trainer takes a mask after dense steps, and a full one after sparse s
   const trainer = await makeTrainer({ maximumTokens: 300 });
   const [batch] = batches(1);
   const step = async (number: number) => {
-    const { loss, gradientNorm } = await trainer.step(batch, number, 1e-3);
+    const { loss, gradientNorm } = await trainer.step([batch], number, told);
     assert.ok(Number.isFinite(loss + gradientNorm));
   };
   assert.ok(trainer.isSettled, "the word table is small for such batches: nothing is lazy");
@@ -175,7 +185,7 @@ Deno.test("Trainer refuses to show weights that are not settled, and prunes toge
   for (const scope of ["layer", "global"] as const) {
     const trainer = await makeTrainer();
     assert.equal((await refresh(trainer, "unstructured", 0.9, scope)).toFixed(3), "0.900");
-    await trainer.step(batches(1)[0], 1, 1e-3);
+    await trainer.step(batches(1), 1, told);
     assert.throws(() => trainer.weights, /settle the trainer first/);
     await trainer.settle();
     assert.ok(trainer.weights.every(Number.isFinite));

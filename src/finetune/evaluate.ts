@@ -2,7 +2,7 @@
  * How good a model in training is.
  * @module
  */
-import { type BatchLimit, evaluationBatches } from "../data/batches.ts";
+import { type BatchLimit, type EncodedExample, evaluationBatches } from "../data/batches.ts";
 import { type EncodedSet, exampleAt, lengthsOf } from "../data/encoded_set.ts";
 import {
   type ClassificationMetrics,
@@ -14,19 +14,20 @@ import type { Trainer } from "./trainer.ts";
 
 /** Loss and metrics on a labelled set. */
 export async function evaluateOn(
-  trainer: Trainer,
+  trainer: Trainer<EncodedExample>,
   set: EncodedSet,
   limit: BatchLimit,
+  classes: number,
 ): Promise<Evaluation & ClassificationMetrics> {
-  const classes = trainer.config.labels.length;
   const confusion = new ConfusionMatrix(classes);
   let lossSum = 0;
   for (const indices of evaluationBatches(lengthsOf(set), limit)) {
     const batch = Array.from(indices, (index) => exampleAt(set, index));
-    const { loss, logits, stride } = await trainer.evaluate(batch);
+    const { loss, outputs } = await trainer.evaluate(batch);
+    const { values, stride } = outputs.get("logits")!;
     lossSum += loss * batch.length;
     batch.forEach(({ label }, column) =>
-      confusion.add(label, predictedClass(logits, stride, column, classes))
+      confusion.add(label, predictedClass(values, stride, column, classes))
     );
   }
   return confusion.evaluation(lossSum);

@@ -28,7 +28,7 @@ export interface Job extends Omit<EncodedData, "report"> {
   /** What the data are like, for the reader. */
   readonly dataReport: string;
   /** Puts the starting weights into the trainer. */
-  initialise(trainer: Trainer, say: (text: string) => void): Promise<void>;
+  initialise(trainer: Trainer<never>, say: (text: string) => void): Promise<void>;
 }
 
 /** Reads and tokenises the data, and opens the model. Throws `InputError` for whatever of them cannot be used. */
@@ -146,7 +146,11 @@ async function startingConfig(
   return { ...parseBertConfig(await readJson(init), init), ...changes };
 }
 
-async function loadWeights(model: Model, trainer: Trainer, say: (text: string) => void): Promise<void> {
+async function loadWeights(
+  model: Model,
+  trainer: Trainer<never>,
+  say: (text: string) => void,
+): Promise<void> {
   const message = newlyInitialisedMessage(model);
   if (message) say(message);
   const missing = new Set(model.missing);

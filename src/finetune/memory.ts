@@ -2,12 +2,13 @@
  * What outlives a training step, and where it lies in the arena.
  * @module
  */
-import { adamwScalarCount } from "../kernels/adamw/steps.ts";
 import { globalNormPartials } from "../kernels/global_norm/steps.ts";
+import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import type { Allocator } from "../plan/arena.ts";
 import type { ParameterLayout } from "./parameters.ts";
+import type { InputArray, LookupTable } from "./training_model.ts";
 
-/** Most columns and sequences of a batch, each a multiple of the tile. */
+/** Columns and sequences of a batch; of a plan, each a multiple of the tile. */
 export interface BatchCapacity {
   readonly columns: number;
   readonly sequences: number;
@@ -16,53 +17,86 @@ export interface BatchCapacity {
 /** Steps that rows of a lazily updated table may miss before all are brought up to date. */
 export const historyCapacity = 1024;
 
-/** Bytes of each long-lived array, in the order in which they are allocated. */
-function arraySizes(layout: ParameterLayout, { columns, sequences }: BatchCapacity) {
-  const flat = layout.length * 4;
-  const [tableRows] = layout.words.shape;
-  const slots = layout.slots.length;
-  return {
-    weights: flat,
-    gradients: flat,
-    firstMoment: flat,
-    secondMoment: flat,
-    /** Bit i of word j keeps weight 32j + i of the prunable range. */
-    mask: layout.prunableLength / 8,
-    scalars: adamwScalarCount * 4,
-    scalarsWithoutDecay: adamwScalarCount * 4,
-    /** The gradients' norm and the clip factor. */
-    norm: 8,
-    /** Each parameter may end with a chunk of its own. */
-    partials: (globalNormPartials([{ address: 0, count: layout.length }]) + slots) * 4,
-    // Inputs of a step, as the graph names them.
-    tokenIds: columns * 4,
-    positionIds: columns * 4,
-    typeIds: columns * 4,
-    offsets: (sequences + 1) * 4,
-    firstTokens: sequences * 4,
-    labels: sequences * 4,
-    seed: 8,
-    // Of the lazily updated word table.
-    /** Rows that the batch names, and for each column the place of its row in that list. */
-    wordRows: columns * 4,
-    wordSlots: columns * 4,
-    lastSteps: tableRows * 4,
-    history: historyCapacity * adamwScalarCount * 4,
-    historyLength: 4,
-  } as const;
+/** What memory is for. */
+export interface MemoryRequest {
+  readonly layout: ParameterLayout;
+  readonly capacity: BatchCapacity;
+  readonly rule: UpdateRule;
+  /** Parameter groups, each with a scalars block of its own. */
+  readonly groups: number;
+  /** Arrays that a batch is written to. */
+  readonly inputs: Readonly<Record<string, InputArray>>;
+  readonly lookup?: LookupTable;
+  /** Whether gradients of several batches make a step. */
+  readonly accumulates: boolean;
 }
 
-/** Address of each long-lived array. */
-export type TrainingMemory = Readonly<Record<keyof ReturnType<typeof arraySizes>, number>>;
+/** Address of each long-lived array, in bytes from the arena's start. */
+export interface TrainingMemory {
+  readonly weights: number;
+  readonly gradients: number;
+  /** Sums of gradients, if several batches make a step. */
+  readonly gradientSums: number;
+  /** The optimiser's arrays, in the rule's order. */
+  readonly states: readonly number[];
+  /** Bit i of word j keeps weight 32j + i of the prunable range. */
+  readonly mask: number;
+  /** The scalars block of each parameter group. */
+  readonly scalars: readonly number[];
+  /** The gradients' norm and the clip factor. */
+  readonly norm: number;
+  readonly partials: number;
+  /** The factor on a batch's gradients, if several make a step. */
+  readonly batchShare: number;
+  /** The words of the step's dropout key. */
+  readonly seed: number;
+  /** Arrays that a batch is written to, by the names of the graph's inputs. */
+  readonly inputs: ReadonlyMap<string, number>;
+  /** Of the lazily updated lookup table. */
+  readonly lookup: LookupMemory;
+}
+
+/** What lazy steps of a table need. */
+export interface LookupMemory {
+  /** Rows that the batch names, and for each column the place of its row in that list. */
+  readonly rows: number;
+  readonly slots: number;
+  readonly lastSteps: number;
+  readonly history: number;
+  readonly historyLength: number;
+}
 
 /** Takes memory for what outlives a step. */
-export function placeTrainingMemory(
-  layout: ParameterLayout,
-  capacity: BatchCapacity,
-  allocator: Allocator,
-): TrainingMemory {
-  const entries = Object.entries(arraySizes(layout, capacity));
-  return Object.fromEntries(
-    entries.map(([name, bytes]) => [name, allocator.allocate(bytes, name)]),
-  ) as TrainingMemory;
+export function placeTrainingMemory(request: MemoryRequest, allocator: Allocator): TrainingMemory {
+  const { layout, capacity: { columns }, rule, groups, lookup, accumulates } = request;
+  const take = (elements: number, purpose: string) => allocator.allocate(4 * elements, purpose);
+  const tableRows = lookup ? layout.slot(lookup.table).shape[0] : 0;
+  const listed = lookup ? columns : 0;
+  const scalarCount = rule.scalars.length;
+  return {
+    weights: take(layout.length, "weights"),
+    gradients: take(layout.length, "gradients"),
+    gradientSums: take(accumulates ? layout.length : 0, "sums of gradients"),
+    states: rule.states.map((name) => take(layout.length, name)),
+    mask: take(layout.prunableLength / 32, "mask"),
+    scalars: Array.from({ length: groups }, () => take(scalarCount, "scalars")),
+    norm: take(2, "norm"),
+    // Each parameter may end with a chunk of its own.
+    partials: take(
+      globalNormPartials([{ address: 0, count: layout.length }]) + layout.slots.length,
+      "partial sums",
+    ),
+    batchShare: take(1, "share of the batch"),
+    seed: take(2, "seed"),
+    inputs: new Map(
+      Object.entries(request.inputs).map(([name, { length }]) => [name, take(length, name)]),
+    ),
+    lookup: {
+      rows: take(listed, "rows of the batch"),
+      slots: take(listed, "places of rows"),
+      lastSteps: take(tableRows, "steps of rows"),
+      history: take(lookup ? historyCapacity * scalarCount : 0, "history"),
+      historyLength: take(1, "length of the history"),
+    },
+  };
 }

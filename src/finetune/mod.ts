@@ -13,7 +13,7 @@ import { formatBytes } from "../core/memory.ts";
 import { checkOutputFolder } from "../core/files.ts";
 import { BatchFeed } from "../data/batch_feed.ts";
 import { BatchPlan } from "../data/batch_plan.ts";
-import { evaluationBatches, largestBatch } from "../data/batches.ts";
+import { type EncodedExample, evaluationBatches, largestBatch } from "../data/batches.ts";
 import { lengthsOf } from "../data/encoded_set.ts";
 import type { DataReaderFactory } from "../data/reader.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
@@ -41,6 +41,7 @@ import {
   type StageName,
   stageNames,
 } from "./state.ts";
+import { classifier } from "./tasks/classification.ts";
 import { Trainer, type TrainerNeeds } from "./trainer.ts";
 
 /** What a run says while it goes; all of it optional to hear. */
@@ -145,7 +146,7 @@ interface Run {
   readonly settings: FinetuneSettings;
   readonly context: FinetuneContext;
   readonly job: Job;
-  readonly trainer: Trainer;
+  readonly trainer: Trainer<EncodedExample>;
   readonly plan: BatchPlan;
   readonly pruning: PruningSchedule | undefined;
   readonly progress: RunProgress;
@@ -170,14 +171,21 @@ export async function finetune(
   const lengths = lengthsOf(job.evaluation);
   const largest = largestBatch(evaluationBatches(lengths, limit), lengths);
   const trainer = await Trainer.create({
-    config: job.config,
+    model: classifier(job.config),
     machine,
     workers: threads,
     createExecutor: context.createExecutor,
     maximumSequences: Math.max(plan.capacity.sequences, largest.sequences),
     maximumTokens: Math.max(plan.capacity.tokens, largest.tokens),
     seed,
-    optimizer: settings,
+    optimizer: {
+      name: "adamw",
+      beta1: settings.beta1,
+      beta2: settings.beta2,
+      epsilon: settings.epsilon,
+      amsgrad: false,
+    },
+    maximumNorm: settings.maximumNorm,
     pattern: settings.pattern,
     sparse: !settings.denseTraining,
     checkpoints: settings.gradientCheckpointing,
@@ -221,7 +229,7 @@ async function startRun(
   context: FinetuneContext,
   job: Job,
   plan: BatchPlan,
-  trainer: Trainer,
+  trainer: Trainer<EncodedExample>,
   isa: string,
   firstNote: string,
 ): Promise<Run> {
@@ -282,7 +290,12 @@ async function train(run: Run): Promise<number> {
     progress.sparsity === 0 ? "dense" : step < prunedFrom ? "pruning" : "recovery";
   const evaluate = async (): Promise<EvaluationRecord> => {
     const { completedSteps, sparsity } = progress;
-    const evaluation = await evaluateOn(trainer, job.evaluation, batchLimitOf(settings));
+    const evaluation = await evaluateOn(
+      trainer,
+      job.evaluation,
+      batchLimitOf(settings),
+      job.config.labels.length,
+    );
     const record = { ...evaluation, completedSteps, sparsity };
     context.listener?.evaluation?.(record, plan.epochsAt(completedSteps));
     return record;
@@ -310,7 +323,7 @@ async function train(run: Run): Promise<number> {
     const learningRate = settings.learningRate * learningRates.factor(step);
     const stepBegin = performance.now();
     const [{ loss, gradientNorm }] = await Promise.all([
-      trainer.step(batch, step + 1, learningRate),
+      trainer.step([batch], step + 1, { learningRate, weightDecay: settings.weightDecay }),
       feed.prepare(step + 1, progress.trainingSeconds / Math.max(1, step)),
     ]);
     const seconds = (performance.now() - stepBegin) / 1000;

@@ -3,11 +3,10 @@
  * prunable matrices first (decay and mask), then the other decayed weights, then biases and LayerNorm (no decay).
  * @module
  */
-import { buildBert } from "../../models/bert.ts";
-import type { BertConfig } from "../../models/config.ts";
 import { elementCount, Graph } from "../graph/graph.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { type RandomKey, randomKey, RandomStream } from "../core/random.ts";
+import type { TrainingModel } from "./training_model.ts";
 
 /** One parameter's place in the flat range. */
 export interface ParameterSlot {
@@ -26,8 +25,6 @@ export interface ParameterLayout {
   readonly length: number;
   /** The first so many of them are prunable matrices. */
   readonly prunableLength: number;
-  /** The word embeddings. */
-  readonly words: ParameterSlot;
   /** The place of a parameter. Throws for a name there is none of. */
   slot(name: string): ParameterSlot;
 }
@@ -70,17 +67,17 @@ export function layoutParameters(graph: Graph): ParameterLayout {
     if (!found) throw new RangeError(`Cannot place ${name}: the model has no such parameter`);
     return found;
   };
-  return { slots, length, prunableLength, words: slot(wordEmbeddings), slot };
+  return { slots, length, prunableLength, slot };
 }
 
 /** The layout of a model's parameters, from its graph. */
-export function parameterLayoutOf(config: BertConfig): ParameterLayout {
+export function parameterLayoutOf<Example>(model: TrainingModel<Example>): ParameterLayout {
   const graph = new Graph();
-  buildBert(graph, config, { columns: 1, sequences: 1, mode: "infer" });
+  model.build(graph, { columns: 1, sequences: 1, mode: "evaluate", dropout: false });
   return layoutParameters(graph);
 }
 
-/** Fills one parameter as Hugging Face does: matrices and embeddings normal(0, range), LayerNorm 1 and 0, biases 0.
+/** Fills one parameter of BERT as Hugging Face does: matrices and embeddings normal(0, range), LayerNorm 1 and 0, biases 0.
  *  The embedding of the padding token is 0. */
 export function initialiseParameter(
   slot: ParameterSlot,

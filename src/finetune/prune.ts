@@ -31,7 +31,7 @@ export function pruningScheduleOf(
 
 /** Renews the trainer's mask at a sparsity and gives the sparsity of the prunable weights reached. */
 export async function refreshMasks(
-  trainer: Trainer,
+  trainer: Trainer<never>,
   { pattern, scope }: FinetuneSettings,
   sparsity: number,
 ): Promise<number> {
@@ -45,7 +45,7 @@ export async function refreshMasks(
 }
 
 /** All matrices are ranked together, which one thread does. */
-function pruneTogether(trainer: Trainer, pattern: Pattern, sparsity: number): void {
+function pruneTogether(trainer: Trainer<never>, pattern: Pattern, sparsity: number): void {
   const matrices = matricesOf(trainer);
   const masks = pruneMasks(matrices, {
     method: magnitude,
@@ -59,7 +59,7 @@ function pruneTogether(trainer: Trainer, pattern: Pattern, sparsity: number): vo
 }
 
 /** The prunable matrices with their masks: live views. */
-function matricesOf(trainer: Trainer): (PrunableMatrix & { readonly mask: Uint32Array })[] {
+function matricesOf(trainer: Trainer<never>): (PrunableMatrix & { readonly mask: Uint32Array })[] {
   const { mask } = trainer;
   return trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => ({
     name: slot.name,

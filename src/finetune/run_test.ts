@@ -11,6 +11,7 @@ import { isPrunable } from "../pruning/sparsity.ts";
 import type { EvaluationRecord } from "./state.ts";
 import { TinyFolder, tinyRows } from "./tiny_run.ts";
 import { parameterLayoutOf } from "./parameters.ts";
+import { classifier } from "./tasks/classification.ts";
 
 /** The matrices of a folder that pruning is about, as dense numbers, from any format. */
 async function prunableMatrices(dir: string) {
@@ -93,7 +94,7 @@ Deno.test("finetune keeps pruned weights and their moments at zero after every s
     JSON.parse(await Deno.readTextFile(folder.at("config.json"))),
     "config.json",
   );
-  const layout = parameterLayoutOf(config);
+  const layout = parameterLayoutOf(classifier(config));
   const saves: Promise<Uint8Array>[] = [];
   await finetune(folder.settings({ saveSteps: 1 }), {
     // At this moment the file holds the step before.

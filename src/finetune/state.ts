@@ -1,7 +1,7 @@
 /**
  * The training state on disk: everything a run needs to go on to the same numbers as if it had never stopped.
  *
- * One safetensors file holds weights, moments and mask; its metadata holds the rest as JSON, so that the file is
+ * One safetensors file holds weights, the optimiser's states and mask; its metadata holds the rest as JSON, so that the file is
  * replaced in one rename.
  * @module
  */
@@ -71,7 +71,7 @@ export function holdsState(out: string): Promise<boolean> {
 /** Saves everything. The previous save stays until this one is on the disk. */
 export async function saveState(
   out: string,
-  trainer: Trainer,
+  trainer: Trainer<never>,
   progress: RunProgress,
   fingerprint: Fingerprint,
 ): Promise<void> {
@@ -90,8 +90,7 @@ export async function saveState(
     path,
     safetensorsContent([
       flat("weights", trainer.weights),
-      flat("firstMoment", trainer.firstMoment),
-      flat("secondMoment", trainer.secondMoment),
+      ...Array.from(trainer.states, ([name, data]) => flat(name, data)),
       { name: "mask", dtype: "U8", shape: [mask.byteLength], data: () => bytesOf(mask) },
     ], { progress: JSON.stringify(progress), fingerprint: JSON.stringify(fingerprint) }),
   );
@@ -100,7 +99,7 @@ export async function saveState(
 /** Loads a saved run into the trainer. Throws `InputError` when there is none or it is of another run. */
 export async function loadState(
   out: string,
-  trainer: Trainer,
+  trainer: Trainer<never>,
   fingerprint: Fingerprint,
 ): Promise<RunProgress> {
   const path = join(out, stateName);
@@ -120,12 +119,12 @@ export async function loadState(
   // Runs begun before stages were told apart have none.
   const { stages = noStages(), ...rest } = parse<Partial<RunProgress>>(file.metadata.progress, path);
   const progress = { ...rest, stages } as RunProgress;
-  for (const name of ["weights", "firstMoment", "secondMoment"] as const) {
+  for (const [name, target] of [["weights", trainer.weights] as const, ...trainer.states]) {
     const { shape } = file.info(name);
     if (shape.length !== 1 || shape[0] !== trainer.layout.length) {
       throw new InputError(`${path}: ${name} has shape [${shape}], wanted [${trainer.layout.length}]`);
     }
-    trainer[name].set(await file.float32(name));
+    target.set(await file.float32(name));
   }
   const mask = await file.bytes("mask");
   if (mask.length !== trainer.mask.byteLength) {
@@ -144,7 +143,7 @@ export async function clearLeftovers(out: string): Promise<void> {
 }
 
 /** Keeps the present weights as the best so far. */
-export async function saveBest(out: string, trainer: Trainer): Promise<void> {
+export async function saveBest(out: string, trainer: Trainer<never>): Promise<void> {
   const path = join(out, bestName);
   await ensureFolder(dirname(path));
   await trainer.settle();
@@ -161,7 +160,7 @@ export async function saveBest(out: string, trainer: Trainer): Promise<void> {
 }
 
 /** Puts the best weights back into the trainer. */
-export async function loadBest(out: string, trainer: Trainer): Promise<void> {
+export async function loadBest(out: string, trainer: Trainer<never>): Promise<void> {
   const file = await openSafetensors(join(out, bestName));
   await trainer.settle();
   trainer.weights.set(await file.float32("weights"));

@@ -2,77 +2,87 @@
  * The plan of one training or evaluation step: the model's graph, its gradients, and the optimiser.
  * @module
  */
-import { buildBert, type SparseInputs, sparseInputs } from "../../models/bert.ts";
-import type { BertConfig } from "../../models/config.ts";
+import { type SparseInputs, sparseInputs } from "../../models/bert.ts";
 import { differentiate } from "../graph/autodiff.ts";
 import { Graph, type Value } from "../graph/graph.ts";
 import type { Step, Target } from "../graph/operation.ts";
-import { type AdamwRange, adamwSteps } from "../kernels/adamw/steps.ts";
+import { accumulateSteps } from "../kernels/accumulate/kernel.ts";
 import { type FlatRange, globalNormSteps } from "../kernels/global_norm/steps.ts";
+import type { UpdateRule } from "../kernels/optimizer/rule.ts";
+import { type UpdateRange, updateSteps } from "../kernels/optimizer/steps.ts";
 import { type PackedStructure, valueCount } from "../kernels/sparse_matmul/pack.ts";
 import { type Plan, planGraph } from "../plan/plan.ts";
 import type { CompactMatrices } from "./compact.ts";
-import type { LazyPart, LazyWords } from "./lazy_words.ts";
+import type { ParameterGroup } from "./groups.ts";
+import type { LazyPart, LazyTableSteps } from "./lazy_table.ts";
 import type { TrainingMemory } from "./memory.ts";
-import { isDecayed, type ParameterLayout, slotEnd } from "./parameters.ts";
+import { type ParameterLayout, slotEnd } from "./parameters.ts";
+import type { TrainingModel } from "./training_model.ts";
 
-/** AdamW's constants and the clipping threshold; the learning rate comes with each step. */
-export interface OptimizerOptions {
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly weightDecay: number;
-  /** Largest global gradient norm; 0 leaves gradients as they are. */
-  readonly maximumNorm: number;
-}
-
-/** `train` changes the parameters, `evaluate` gives loss and logits. */
-export type StepMode = "train" | "evaluate";
+/**
+ * What a program does with a batch:
+ *
+ * - `train`: forward, backward, update
+ * - `begin`, `accumulate`: forward, backward; the gradients become, or are added to, their sums
+ * - `gradient`: the same without dropout, for dense weights; the gradients stay where they are
+ * - `evaluate`: forward without dropout
+ */
+export type StepMode = "train" | "begin" | "accumulate" | "gradient" | "evaluate";
 
 /** Parameters that are not simply updated where they lie. */
 export interface StepParts {
   readonly compact: CompactMatrices;
-  /** Absent: the word table is updated whole. */
-  readonly lazy?: LazyWords;
+  /** Absent: the lookup table is updated whole. */
+  readonly lazy?: LazyTableSteps;
 }
 
-/** What to plan. */
-export interface StepRequest {
-  readonly config: BertConfig;
+/** What an update needs to know. */
+export interface UpdateRequest {
   readonly target: Target;
   readonly layout: ParameterLayout;
   readonly memory: TrainingMemory;
   readonly parts: StepParts;
-  readonly optimizer: OptimizerOptions;
+  readonly rule: UpdateRule;
+  readonly groups: readonly ParameterGroup[];
+  /** Largest global norm of the gradients; 0 leaves them as they are. */
+  readonly maximumNorm: number;
+  /** Where the plan's own memory begins. */
+  readonly activations: number;
+}
+
+/** What to plan. */
+export interface StepRequest extends UpdateRequest {
+  readonly model: Pick<TrainingModel<never>, "build">;
   /** Columns and sequences of the batch, multiples of the tile. */
   readonly columns: number;
   readonly sequences: number;
-  /** Where the plan's own memory begins. */
-  readonly activations: number;
   /** See `TrainerOptions`. */
   readonly checkpoints?: boolean;
 }
 
 /** Plans a step. Pure: addresses may be made up. */
 export function planStep(mode: StepMode, request: StepRequest): Plan {
-  const { config, target, layout, memory, parts, columns, sequences, activations } = request;
-  const { compacted } = parts.compact;
+  const { model, target, layout, memory, parts, columns, sequences, activations } = request;
+  // Gradients for their own sake are those of the dense weights.
+  const compacted = mode === "gradient" ? new Map() : parts.compact.compacted;
   const graph = new Graph();
-  const { hidden, loss } = buildBert(graph, config, {
+  const { loss, checkpoints } = model.build(graph, {
     columns,
     sequences,
-    mode,
+    mode: mode === "evaluate" ? "evaluate" : "train",
+    dropout: mode !== "evaluate" && mode !== "gradient",
     sparse: new Map(Array.from(compacted, ([name, { structure }]) => [name, structure])),
     transposed: new Map(
       Array.from(compacted, ([name, { transposed }]) => [name, transposed] as const)
         .filter((entry): entry is [string, PackedStructure] => entry[1] !== undefined),
     ),
   });
+  graph.output("loss", loss);
   const bindings = new Map<Value, number>();
   for (const [name, value] of graph.parameters) {
     bindings.set(value, memory.weights + layout.slot(name).offset * 4);
   }
-  const addresses = new Map<string, number>(Object.entries(memory));
+  const addresses = new Map(memory.inputs).set("seed", memory.seed);
   for (const [name, matrix] of compacted) {
     const names = sparseInputs(name);
     for (const key of Object.keys(names) as (keyof SparseInputs)[]) addresses.set(names[key], matrix[key]);
@@ -80,14 +90,15 @@ export function planStep(mode: StepMode, request: StepRequest): Plan {
   for (const [name, value] of graph.inputs) bindings.set(value, addresses.get(name)!);
   if (mode === "evaluate") return planGraph(graph, { target, bindings, base: activations });
 
-  const checkpoints = request.checkpoints ? hidden.slice(0, -1) : [];
-  const gradients = differentiate(graph, loss!, { checkpoints });
-  const lazy = parts.lazy?.extend(graph, gradients, bindings, {
+  const gradients = differentiate(graph, loss, { checkpoints: request.checkpoints ? checkpoints : [] });
+  const lazy = mode !== "train" ? undefined : parts.lazy?.extend(graph, gradients, bindings, {
     columns,
     clip: memory.norm + 4,
     workers: target.workers,
   });
+  const trained = trainedNames(request.groups);
   for (const [name, gradient] of gradients) {
+    if (!trained.has(name)) continue;
     graph.output(`gradient.${name}`, gradient);
     bindings.set(gradient, memory.gradients + layout.slot(name).offset * 4);
   }
@@ -96,20 +107,45 @@ export function planStep(mode: StepMode, request: StepRequest): Plan {
     bindings,
     base: activations,
     prologue: lazy?.prologue,
-    epilogue: optimizerSteps(request, lazy),
+    epilogue: epilogueOf(mode, request, lazy),
+  });
+}
+
+/** The update of a step that several batches made the gradients of. */
+export function planUpdate(request: UpdateRequest): Plan {
+  const { target, activations, memory } = request;
+  return planGraph(new Graph(), {
+    target,
+    bindings: new Map(),
+    base: activations,
+    epilogue: optimizerSteps(request, undefined, memory.gradientSums),
+  });
+}
+
+function epilogueOf(mode: StepMode, request: StepRequest, lazy: LazyPart | undefined): Step[] {
+  const { memory, target: { workers } } = request;
+  if (mode === "train") return optimizerSteps(request, lazy, memory.gradients);
+  if (mode === "gradient") return [];
+  return accumulateSteps({
+    ranges: stretchesOf(request, false).map(({ begin, count }) => ({
+      address: memory.gradients + 4 * begin,
+      count,
+    })),
+    distance: memory.gradientSums - memory.gradients,
+    scale: memory.batchShare,
+    begins: mode === "begin",
+    workers,
   });
 }
 
 /** The global norm, then one fused pass over each stretch of parameters that are updated alike. */
-function optimizerSteps(
-  { layout, memory, parts, optimizer, target: { workers } }: StepRequest,
-  lazy: LazyPart | undefined,
-): Step[] {
-  const stretches = stretchesOf(layout, parts, lazy !== undefined);
+function optimizerSteps(request: UpdateRequest, lazy: LazyPart | undefined, gradients: number): Step[] {
+  const { memory, rule, target: { workers } } = request;
+  const stretches = stretchesOf(request, lazy !== undefined);
   const clip = memory.norm + 4;
   const maskOf = ({ begin, masked }: Stretch) => masked ? memory.mask + begin / 8 : undefined;
   const gradientsOf = (stretch: Stretch): FlatRange => ({
-    address: memory.gradients + 4 * stretch.begin,
+    address: gradients + 4 * stretch.begin,
     count: stretch.count,
     mask: maskOf(stretch),
   });
@@ -117,48 +153,51 @@ function optimizerSteps(
     gradients: [...stretches.map(gradientsOf), ...(lazy ? [lazy.gradients] : [])],
     partials: memory.partials,
     result: memory.norm,
-    maximumNorm: optimizer.maximumNorm,
+    maximumNorm: request.maximumNorm,
     workers,
   });
-  const ranges = stretches.map((stretch): AdamwRange => ({
+  const ranges = stretches.map((stretch): UpdateRange => ({
     weights: memory.weights + 4 * stretch.begin,
-    gradients: memory.gradients + 4 * stretch.begin,
-    firstMoment: memory.firstMoment + 4 * stretch.begin,
-    secondMoment: memory.secondMoment + 4 * stretch.begin,
+    states: memory.states.map((address) => address + 4 * stretch.begin),
+    gradients: gradients + 4 * stretch.begin,
     mask: maskOf(stretch),
-    scalars: stretch.decay ? memory.scalars : memory.scalarsWithoutDecay,
+    scalars: memory.scalars[stretch.group],
     count: stretch.count,
   }));
-  return [...norm, ...adamwSteps({ ranges, clip, workers }), ...(lazy?.update ?? [])];
+  return [...norm, ...updateSteps({ rule, ranges, clip, workers }), ...(lazy?.update ?? [])];
+}
+
+function trainedNames(groups: readonly ParameterGroup[]): ReadonlySet<string> {
+  return new Set(groups.flatMap(({ names }) => [...names]));
 }
 
 /** Parameters one after the other that are updated alike. */
 interface Stretch {
   readonly begin: number;
   count: number;
-  readonly decay: boolean;
+  readonly group: number;
   readonly masked: boolean;
 }
 
-/** The stretches of the flat range: a compact matrix is one of its own, a lazy word table none. */
-function stretchesOf(layout: ParameterLayout, { compact }: StepParts, isLazy: boolean): Stretch[] {
+/** The stretches of the flat range: a compact matrix is one of its own, a lazy table and what is frozen are in none. */
+function stretchesOf({ layout, groups, parts }: UpdateRequest, isLazy: boolean): Stretch[] {
+  const { compact, lazy } = parts;
   const stretches: Stretch[] = [];
   let isOpen = false;
   for (const slot of layout.slots) {
     const matrix = compact.compacted.get(slot.name);
-    const decay = isDecayed(slot.name);
-    if (matrix) {
-      const count = valueCount(matrix.structure);
-      stretches.push({ begin: slot.offset, count, decay, masked: false });
+    const group = groups.findIndex(({ names }) => names.has(slot.name));
+    if (group < 0 || (isLazy && slot.name === lazy?.name)) {
       isOpen = false;
-    } else if (isLazy && slot === layout.words) {
+    } else if (matrix) {
+      stretches.push({ begin: slot.offset, count: valueCount(matrix.structure), group, masked: false });
       isOpen = false;
     } else {
       const masked = compact.places.has(slot.name);
       const last = stretches.at(-1);
-      if (isOpen && last && last.decay === decay && last.masked === masked) {
+      if (isOpen && last && last.group === group && last.masked === masked) {
         last.count = slotEnd(slot) - last.begin;
-      } else stretches.push({ begin: slot.offset, count: slotEnd(slot) - slot.offset, decay, masked });
+      } else stretches.push({ begin: slot.offset, count: slotEnd(slot) - slot.offset, group, masked });
       isOpen = true;
     }
   }

@@ -1,20 +1,19 @@
 /**
  * The training engine: parameters, gradients and optimiser state in one arena, and a plan per batch size in tiles.
  *
- * It knows steps and evaluations, not epochs, files or schedules; `mod.ts` is the loop around it.
+ * It knows steps and evaluations, not epochs, files or schedules; `loop.ts` is what goes around it.
  *
  * Between steps the parameters may be in a form that only kernels read: pruned matrices compact (`compact.ts`), rows of
- * the word table behind (`lazy_words.ts`). `settle` brings them into the form that everybody else knows.
+ * the lookup table behind (`lazy_table.ts`). `settle` brings them into the form that everybody else knows.
  * @module
  */
-import type { BertConfig } from "../../models/config.ts";
 import { InputError } from "../core/errors.ts";
 import { availableMemoryBytes, formatBytes } from "../core/memory.ts";
 import { randomKey } from "../core/random.ts";
-import { type BatchViews, type EncodedExample, packBatch } from "../data/batches.ts";
 import { unpackTiled } from "../graph/layout.ts";
 import type { Operand, Target } from "../graph/operation.ts";
-import { adamwScalarCount, adamwScalars } from "../kernels/adamw/steps.ts";
+import { updateRule } from "../kernels/optimizer/optimizers.ts";
+import type { GroupStep, OptimizerSettings, UpdateRule } from "../kernels/optimizer/rule.ts";
 import type { Machine } from "../machines/machine.ts";
 import { Arena, ArenaSize, Region } from "../plan/arena.ts";
 import { type Executor, type ExecutorFactory, prepare, type Task } from "../plan/executor.ts";
@@ -25,28 +24,31 @@ import { zeroPruned } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { CompactMatrices } from "./compact.ts";
 import type { MatrixPlace } from "./compact_task.ts";
-import { LazyWords } from "./lazy_words.ts";
+import { type GroupOptions, type ParameterGroup, parameterGroups } from "./groups.ts";
+import { LazyTableSteps } from "./lazy_table.ts";
 import { type BatchCapacity, placeTrainingMemory, type TrainingMemory } from "./memory.ts";
-import {
-  initialiseParameter,
-  type ParameterLayout,
-  parameterLayoutOf,
-  type ParameterSlot,
-} from "./parameters.ts";
-import { type OptimizerOptions, planStep, type StepMode, type StepParts } from "./step_plan.ts";
+import { type ParameterLayout, parameterLayoutOf, type ParameterSlot } from "./parameters.ts";
+import { planStep, planUpdate, type StepMode, type StepParts } from "./step_plan.ts";
+import type { InputViews, TrainingModel } from "./training_model.ts";
 
 /** What a trainer is made for. */
-export interface TrainerOptions {
-  readonly config: BertConfig;
+export interface TrainerOptions<Example> {
+  readonly model: TrainingModel<Example>;
   readonly machine: Machine;
   readonly workers: number;
   readonly createExecutor: ExecutorFactory;
   /** Most sequences in a batch. */
   readonly maximumSequences: number;
-  /** Most tokens in a batch, all sequences together. */
+  /** Most columns (tokens) in a batch, all sequences together. */
   readonly maximumTokens: number;
   readonly seed: number;
-  readonly optimizer: OptimizerOptions;
+  readonly optimizer: OptimizerSettings;
+  /** Largest global gradient norm; 0 leaves gradients as they are. */
+  readonly maximumNorm: number;
+  /** How parameters are grouped; default: those that decay and those that do not. */
+  readonly groups?: GroupOptions;
+  /** Whether gradients of several batches make a step; default false. */
+  readonly accumulates?: boolean;
   /** What masks prune together; default `unstructured`. */
   readonly pattern?: Pattern;
   /** Whether pruned matrices train with sparse kernels once those are faster; default true. */
@@ -55,19 +57,40 @@ export interface TrainerOptions {
   readonly checkpoints?: boolean;
 }
 
+/** What a step is told. */
+export interface StepSettings extends GroupStep {
+  /** By group of `Trainer.groups`: factors on rate and decay. Absent: 1. */
+  readonly factors?: readonly GroupFactors[];
+}
+
+/** Factors on what a step is told, for one group. */
+export interface GroupFactors {
+  readonly learningRate: number;
+  readonly weightDecay: number;
+}
+
 /** What one optimiser step did. */
 export interface StepResult {
+  /** Mean over the batch. */
   readonly loss: number;
   /** Global norm of the gradients before clipping. Not finite: the step changed nothing. */
   readonly gradientNorm: number;
 }
 
-/** Loss and answers on one evaluation batch. */
+/** Loss and results of one evaluation batch. */
 export interface BatchAnswers {
-  /** Mean cross-entropy over the batch. */
+  /** Mean over the batch. */
   readonly loss: number;
-  /** [labels, sequences] row-major, `stride` columns a row. */
-  readonly logits: Float32Array;
+  /** The results that the model names, by name. */
+  readonly outputs: ReadonlyMap<string, BatchOutput>;
+}
+
+/** A result of a batch: a matrix, row-major. */
+export interface BatchOutput {
+  /** [rows, stride] */
+  readonly values: Float32Array;
+  readonly rows: number;
+  /** Columns; those beyond the batch hold nothing of interest. */
   readonly stride: number;
 }
 
@@ -80,12 +103,16 @@ interface PreparedPlan {
 const reservedPrograms = 24;
 
 /** A model being trained. Make it with `Trainer.create`; end it with `dispose`. */
-export class Trainer {
+export class Trainer<Example> {
+  readonly model: TrainingModel<Example>;
   readonly layout: ParameterLayout;
-  readonly config: BertConfig;
+  /** Groups of parameters that are updated alike. */
+  readonly groups: readonly ParameterGroup[];
+  /** The optimiser. */
+  readonly rule: UpdateRule;
   /** Memory the training takes, for reports. */
   readonly needs: TrainerNeeds;
-  readonly #options: TrainerOptions;
+  readonly #options: TrainerOptions<Example>;
   readonly #executor: Executor;
   readonly #target: Target;
   readonly #memory: TrainingMemory;
@@ -95,17 +122,18 @@ export class Trainer {
   readonly #programRegion: Region;
   readonly #programs = new Map<string, PreparedPlan>();
 
-  private constructor(options: TrainerOptions, executor: Executor, needs: TrainerNeeds) {
-    const { layout, capacity } = needs;
+  private constructor(options: TrainerOptions<Example>, executor: Executor, needs: TrainerNeeds) {
     const { arena } = executor;
     this.#options = options;
-    this.config = options.config;
-    this.layout = layout;
+    this.model = options.model;
+    this.layout = needs.layout;
+    this.groups = needs.groups;
+    this.rule = needs.rule;
     this.#executor = executor;
     this.needs = needs;
     this.#target = targetOf(options);
-    this.#memory = placeTrainingMemory(layout, capacity, arena);
-    this.#parts = partsOf(options, layout, capacity, this.#memory, arena);
+    this.#memory = placeMemory(options, needs, arena);
+    this.#parts = partsOf(options, needs, this.#memory, arena);
     this.#activations = arena.allocate(needs.activationBytes, "activations");
     this.#programRegion = new Region(
       arena.allocate(needs.programsBytes, "programs"),
@@ -116,7 +144,7 @@ export class Trainer {
   }
 
   /** Sizes the arena for the largest batch, and starts the workers. Throws `InputError` when it cannot fit. */
-  static async create(options: TrainerOptions): Promise<Trainer> {
+  static async create<Example>(options: TrainerOptions<Example>): Promise<Trainer<Example>> {
     const needs = trainerNeeds(options);
     const executor = await options.createExecutor({
       machine: options.machine,
@@ -133,22 +161,18 @@ export class Trainer {
 
   /** All weights, in the order of `layout`. A live view of the arena, to be used while settled. */
   get weights(): Float32Array {
-    return this.#flat("weights");
+    return this.#flat("weights", this.#memory.weights);
   }
 
-  /** AdamW's first moments. A live view, to be used while settled. */
-  get firstMoment(): Float32Array {
-    return this.#flat("firstMoment");
-  }
-
-  /** AdamW's second moments. A live view, to be used while settled. */
-  get secondMoment(): Float32Array {
-    return this.#flat("secondMoment");
+  /** The optimiser's arrays by name, each in the order of `layout`. Live views, to be used while settled. */
+  get states(): ReadonlyMap<string, Float32Array> {
+    const addresses = this.#memory.states;
+    return new Map(this.rule.states.map((name, index) => [name, this.#flat(name, addresses[index])]));
   }
 
   /**
-   * Gradients of the last step. A live view. Those of the word table are of the batch's rows alone where the table is
-   * updated lazily, and those of compact matrices in packed order.
+   * Gradients of the last step. A live view. After `gradient` they are those of all weights; after a step those of a
+   * lazily updated table are of the batch's rows alone, and those of compact matrices in packed order.
    */
   get gradients(): Float32Array {
     return this.#executor.arena.float32(this.#memory.gradients, this.layout.length);
@@ -169,7 +193,7 @@ export class Trainer {
     return this.weights.subarray(slot.offset, slot.offset + slot.length);
   }
 
-  /** Whether weights and moments are as `layout` says: not after a step that had pruned matrices or lazy rows. */
+  /** Whether weights and states are as `layout` says: not after a step that had pruned matrices or lazy rows. */
   get isSettled(): boolean {
     const { compact, lazy } = this.#parts;
     return compact.compacted.size === 0 && (lazy?.history.length ?? 0) === 0;
@@ -180,7 +204,7 @@ export class Trainer {
     return this.#parts.compact.compacted.size;
   }
 
-  /** Brings weights and moments into the order of `layout`, until the next step or evaluation. Changes no number. */
+  /** Brings weights and states into the order of `layout`, until the next step or evaluation. Changes no number. */
   async settle(): Promise<void> {
     await this.#bringUpToDate();
     await this.#parts.compact.expand(this.#executor);
@@ -188,69 +212,93 @@ export class Trainer {
 
   /** Fills parameters with fresh random weights; all of them, or those named. */
   initialise(names?: ReadonlySet<string>): void {
-    const { config, seed } = this.#options;
     for (const slot of this.layout.slots) {
       if (names && !names.has(slot.name)) continue;
-      const options = { range: config.initializerRange, seed, padTokenId: config.padTokenId };
-      initialiseParameter(slot, this.parameter(slot), options);
+      this.model.initialise(slot, this.parameter(slot), this.#options.seed);
     }
   }
 
-  /** Zeroes weights and moments wherever the mask has a 0. To be called when the mask was changed, while settled. */
+  /** Zeroes weights and states wherever the mask has a 0. To be called when the mask was changed, while settled. */
   applyMask(): void {
     const prunable = (array: Float32Array) => array.subarray(0, this.layout.prunableLength);
-    zeroPruned(this.mask, [this.weights, this.firstMoment, this.secondMoment].map(prunable));
+    zeroPruned(this.mask, [this.weights, ...this.states.values()].map(prunable));
     this.#parts.compact.maskChanged();
   }
 
   /**
-   * Runs a task for each prunable matrix, spread over the workers; it may change the matrix's mask, weights and moments.
-   * Settles first.
+   * Runs a task for each prunable matrix, or those named, spread over the workers; it may change the matrix's mask, weights
+   * and states. Settles first.
    */
   async reprune<T>(
     task: Task<T, void>,
     request: (name: string, place: MatrixPlace) => T,
+    names?: ReadonlySet<string>,
   ): Promise<void> {
     await this.settle();
     const { compact } = this.#parts;
-    await this.#executor.perform(task, Array.from(compact.places, ([name, place]) => request(name, place)));
+    const places = [...compact.places].filter(([name]) => !names || names.has(name));
+    await this.#executor.perform(task, places.map(([name, place]) => request(name, place)));
     compact.maskChanged();
   }
 
-  /** One step: forward, backward, clip, AdamW, mask. `step` counts from 1 and names the dropout masks. */
-  async step(batch: readonly EncodedExample[], step: number, learningRate: number): Promise<StepResult> {
-    const { arena } = this.#executor;
-    const { seed, optimizer } = this.#options;
-    const { lazy } = this.#parts;
-    const memory = this.#memory;
-    if (lazy?.history.isFull) await this.#bringUpToDate();
-    const { program, outputs } = await this.#load("train", batch);
-    const key = randomKey(seed, "dropout", step);
-    arena.int32(memory.seed, 2).set([key.low | 0, key.high | 0]);
-    const scalars = (weightDecay: number) => adamwScalars({ ...optimizer, learningRate, weightDecay }, step);
-    const decayed = scalars(optimizer.weightDecay);
-    arena.float32(memory.scalars, adamwScalarCount).set(decayed);
-    arena.float32(memory.scalarsWithoutDecay, adamwScalarCount).set(scalars(0));
-    lazy?.history.begin(decayed);
-    await this.#executor.run(program);
-    const [gradientNorm, clip] = arena.float32(memory.norm, 2);
-    lazy?.history.end(clip);
-    return { loss: arena.float32(outputs.get("loss")!.address, 1)[0], gradientNorm };
+  /**
+   * Runs a task on the workers, once for each argument; gives the results in order. Settles first. What the task writes
+   * must be none of the weights that masks zero.
+   */
+  async perform<A, R>(task: Task<A, R>, request: (memory: TrainingMemory) => readonly A[]): Promise<R[]> {
+    await this.settle();
+    return await this.#executor.perform(task, request(this.#memory));
   }
 
-  /** Loss and logits without dropout, changing no number. */
-  async evaluate(batch: readonly EncodedExample[]): Promise<BatchAnswers> {
+  /**
+   * One step: forward, backward, clip, update, mask. `step` counts from 1 and names the dropout masks. Of several
+   * batches the gradients are averaged over all their sequences; the trainer must have been made for that.
+   */
+  async step(
+    batches: readonly (readonly Example[])[],
+    step: number,
+    settings: StepSettings,
+  ): Promise<StepResult> {
+    const { arena } = this.#executor;
+    const { lazy } = this.#parts;
+    if (lazy?.history.isFull) await this.#bringUpToDate();
+    if (this.#options.sparse !== false && await this.#parts.compact.compact(this.#executor)) {
+      this.#forgetPrograms();
+    }
+    this.#writeScalars(step, settings);
+    const loss = this.#options.accumulates
+      ? await this.#accumulate(batches, step)
+      : await this.#run("train", batches[0], { step, part: 0 });
+    const [gradientNorm, clip] = arena.float32(this.#memory.norm, 2);
+    lazy?.history.end(clip);
+    return { loss, gradientNorm };
+  }
+
+  /**
+   * Loss and gradient of a batch without dropout, changing no weight: `gradients` then holds them, of all weights, pruned
+   * ones too. Settles first.
+   */
+  async gradient(batch: readonly Example[]): Promise<number> {
+    await this.settle();
+    return await this.#run("gradient", batch);
+  }
+
+  /** Loss and results without dropout, changing no number. */
+  async evaluate(batch: readonly Example[]): Promise<BatchAnswers> {
     const { arena } = this.#executor;
     await this.#bringUpToDate();
+    if (this.#options.sparse !== false && await this.#parts.compact.compact(this.#executor)) {
+      this.#forgetPrograms();
+    }
     const { program, outputs } = await this.#load("evaluate", batch);
     await this.#executor.run(program);
-    const { address, type } = outputs.get("logits")!;
-    const [labels, stride] = type.shape;
-    return {
-      loss: arena.float32(outputs.get("loss")!.address, 1)[0],
-      logits: unpackTiled(arena.float32(address, labels * stride), labels, stride, this.#target.tile),
-      stride,
-    };
+    const answers = new Map<string, BatchOutput>();
+    for (const [name, { address, type: { shape: [rows, stride], layout } }] of outputs) {
+      if (layout !== "tiled") continue;
+      const values = unpackTiled(arena.float32(address, rows * stride), rows, stride, this.#target.tile);
+      answers.set(name, { values, rows, stride });
+    }
+    return { loss: this.#lossOf(outputs), outputs: answers };
   }
 
   /** Stops the workers. */
@@ -258,16 +306,16 @@ export class Trainer {
     return this.#executor.dispose();
   }
 
-  #flat(name: "weights" | "firstMoment" | "secondMoment"): Float32Array {
+  #flat(name: string, address: number): Float32Array {
     this.#checkSettled(name);
-    return this.#executor.arena.float32(this.#memory[name], this.layout.length);
+    return this.#executor.arena.float32(address, this.layout.length);
   }
 
   #checkSettled(what: string): void {
     if (!this.isSettled) throw new Error(`Cannot read the ${what}: settle the trainer first`);
   }
 
-  /** Makes rows of the word table take the steps that they missed. */
+  /** Makes rows of the lookup table take the steps that they missed. */
   async #bringUpToDate(): Promise<void> {
     const { lazy } = this.#parts;
     if (!lazy || lazy.history.length === 0) return;
@@ -276,27 +324,86 @@ export class Trainer {
     lazy.history.clear();
   }
 
-  /** Writes the batch into the arena and gives the program for its size. */
-  async #load(mode: StepMode, batch: readonly EncodedExample[]): Promise<PreparedPlan> {
+  #writeScalars(step: number, { learningRate, weightDecay, momentum, factors }: StepSettings): void {
     const { arena } = this.#executor;
-    const { compact, lazy } = this.#parts;
-    if (this.#options.sparse !== false && await compact.compact(this.#executor)) this.#forgetPrograms();
-    const tokens = batch.reduce((sum, example) => sum + example.ids.length, 0);
-    const columns = alignUp(Math.max(tokens, 1), this.#target.tile);
-    const prepared = await this.#prepared(`${mode} ${columns}`, () =>
-      planStep(mode, {
-        ...this.#options,
-        target: this.#target,
-        layout: this.layout,
-        memory: this.#memory,
-        parts: this.#parts,
-        columns,
-        sequences: this.needs.capacity.sequences,
-        activations: this.#activations,
-      }));
-    packBatch(batch, this.#views(columns));
-    if (mode === "train") lazy?.list(arena, columns);
+    const { lazy } = this.#parts;
+    this.groups.forEach(({ names, decayed, rateFactor }, index) => {
+      const factor = factors?.[index] ?? { learningRate: 1, weightDecay: 1 };
+      const scalars = this.rule.scalarsOf({
+        learningRate: learningRate * rateFactor * factor.learningRate,
+        weightDecay: decayed ? weightDecay * factor.weightDecay : 0,
+        momentum,
+      }, step);
+      arena.float32(this.#memory.scalars[index], scalars.length).set(scalars);
+      if (lazy && names.has(lazy.name)) lazy.history.begin(scalars);
+    });
+  }
+
+  /** Sums up the gradients of batches, each with its share of the sequences, and updates. Gives the mean loss. */
+  async #accumulate(batches: readonly (readonly Example[])[], step: number): Promise<number> {
+    const { arena } = this.#executor;
+    const total = batches.reduce((sum, { length }) => sum + length, 0);
+    let loss = 0;
+    for (const [part, batch] of batches.entries()) {
+      const share = batch.length / total;
+      arena.float32(this.#memory.batchShare, 1)[0] = share;
+      loss += share * await this.#run(part === 0 ? "begin" : "accumulate", batch, { step, part });
+    }
+    const { program } = await this.#prepared("update", () => planUpdate(this.#planRequest()));
+    await this.#executor.run(program);
+    return loss;
+  }
+
+  /** Runs a batch; `draw` names what is random in it. Gives the loss. */
+  async #run(
+    mode: StepMode,
+    batch: readonly Example[],
+    draw?: { readonly step: number; readonly part: number },
+  ): Promise<number> {
+    const { seed } = this.#options;
+    const part = draw?.part ? [draw.part] : [];
+    const { program, outputs } = await this.#load(
+      mode,
+      batch,
+      draw && randomKey(seed, "batch", draw.step, ...part),
+    );
+    if (draw) {
+      const key = randomKey(seed, "dropout", draw.step, ...part);
+      this.#executor.arena.int32(this.#memory.seed, 2).set([key.low | 0, key.high | 0]);
+    }
+    await this.#executor.run(program);
+    return this.#lossOf(outputs);
+  }
+
+  #lossOf(outputs: ReadonlyMap<string, Operand>): number {
+    return this.#executor.arena.float32(outputs.get("loss")!.address, 1)[0];
+  }
+
+  /** Writes the batch into the arena and gives the program for its size. */
+  async #load(
+    mode: StepMode,
+    batch: readonly Example[],
+    key?: ReturnType<typeof randomKey>,
+  ): Promise<PreparedPlan> {
+    const { model } = this;
+    const columns = alignUp(Math.max(model.sizeOf(batch).columns, 1), this.#target.tile);
+    const size = { columns, sequences: this.needs.capacity.sequences };
+    const prepared = await this.#prepared(
+      `${mode} ${columns} ${model.variant ?? ""}`,
+      () => planStep(mode, { ...this.#planRequest(), ...size }),
+    );
+    model.fill(batch, this.#views(size), key);
+    if (mode === "train") this.#parts.lazy?.list(this.#executor.arena, columns);
     return prepared;
+  }
+
+  #planRequest() {
+    return {
+      ...planOptions(this.#options, this.needs),
+      memory: this.#memory,
+      parts: this.#parts,
+      activations: this.#activations,
+    };
   }
 
   async #prepared(key: string, makePlan: () => Plan): Promise<PreparedPlan> {
@@ -321,26 +428,20 @@ export class Trainer {
     this.#programRegion.clear();
   }
 
-  #views(columns: number): BatchViews {
+  #views(size: BatchCapacity): InputViews {
     const { arena } = this.#executor;
-    const { sequences } = this.needs.capacity;
-    const at = this.#memory;
-    return {
-      tokenIds: arena.int32(at.tokenIds, columns),
-      positionIds: arena.int32(at.positionIds, columns),
-      typeIds: arena.int32(at.typeIds, columns),
-      offsets: arena.int32(at.offsets, sequences + 1),
-      firstTokens: arena.int32(at.firstTokens, sequences),
-      labels: arena.int32(at.labels, sequences),
-    };
+    return new Map(
+      Object.entries(this.model.inputs(size)).map(([name, { dtype, length }]) => {
+        const address = this.#memory.inputs.get(name)!;
+        return [name, dtype === "i32" ? arena.int32(address, length) : arena.float32(address, length)];
+      }),
+    );
   }
 }
 
 /** What a trainer takes of memory. */
-export interface TrainerNeeds {
-  readonly layout: ParameterLayout;
-  readonly capacity: BatchCapacity;
-  /** Weights, gradients, moments, and what is known of zeros. */
+export interface TrainerNeeds extends TrainerShape {
+  /** Weights, gradients, states, and what is known of zeros. */
   readonly parameterBytes: number;
   readonly activationBytes: number;
   readonly programsBytes: number;
@@ -348,25 +449,38 @@ export interface TrainerNeeds {
   readonly arenaBytes: number;
 }
 
+/** What follows from the options alone. */
+interface TrainerShape {
+  readonly layout: ParameterLayout;
+  readonly capacity: BatchCapacity;
+  readonly rule: UpdateRule;
+  readonly groups: readonly ParameterGroup[];
+}
+
 /**
  * Planning is pure: plans at made-up addresses tell how much memory the largest batch takes. Throws `InputError` when
  * that is more than there can be.
  */
-export function trainerNeeds(options: TrainerOptions): TrainerNeeds {
+export function trainerNeeds<Example>(options: TrainerOptions<Example>): TrainerNeeds {
   const target = targetOf(options);
-  const layout = parameterLayoutOf(options.config);
-  const capacity: BatchCapacity = {
-    columns: alignUp(Math.max(1, options.maximumTokens), target.tile),
-    sequences: alignUp(options.maximumSequences, target.tile),
+  const layout = parameterLayoutOf(options.model);
+  const shape: TrainerShape = {
+    layout,
+    capacity: {
+      columns: alignUp(Math.max(1, options.maximumTokens), target.tile),
+      sequences: alignUp(options.maximumSequences, target.tile),
+    },
+    rule: updateRule(options.optimizer),
+    groups: parameterGroups(layout, options.groups),
   };
   const size = new ArenaSize();
-  const memory = placeTrainingMemory(layout, capacity, size);
-  const parts = partsOf(options, layout, capacity, memory, size);
+  const memory = placeMemory(options, shape, size);
+  const parts = partsOf(options, shape, memory, size);
   const parameterBytes = size.byteLength;
   checkArenaBytes(parameterBytes, options);
-  const plans = (["train", "evaluate"] as const).map((mode) =>
-    planStep(mode, { ...options, target, layout, memory, parts, ...capacity, activations: 0 })
-  );
+  const request = { ...planOptions(options, shape), ...shape.capacity, memory, parts, activations: 0 };
+  const modes = [options.accumulates ? "accumulate" : "train", "gradient", "evaluate"] as const;
+  const plans = modes.map((mode) => planStep(mode, request));
   const sparseBytes = options.sparse === false ? 0 : parts.compact.planBytes;
   // Buffers are placed greedily, so that a plan of fewer may take a little more.
   const activationBytes = alignUp(1.02 * Math.max(...plans.map(planBytes)) + sparseBytes);
@@ -375,26 +489,55 @@ export function trainerNeeds(options: TrainerOptions): TrainerNeeds {
   size.allocate(activationBytes, "activations");
   size.allocate(programsBytes, "programs");
   checkArenaBytes(size.byteLength, options);
-  const arenaBytes = size.byteLength;
-  return { layout, capacity, parameterBytes, activationBytes, programsBytes, arenaBytes };
+  return { ...shape, parameterBytes, activationBytes, programsBytes, arenaBytes: size.byteLength };
 }
 
-function partsOf(
-  options: TrainerOptions,
-  layout: ParameterLayout,
-  { columns }: BatchCapacity,
+function placeMemory<Example>(
+  { model, accumulates = false }: TrainerOptions<Example>,
+  { layout, capacity, rule, groups }: TrainerShape,
+  allocator: Arena | ArenaSize,
+): TrainingMemory {
+  return placeTrainingMemory({
+    layout,
+    capacity,
+    rule,
+    groups: groups.length,
+    inputs: model.inputs(capacity),
+    lookup: model.lookup,
+    accumulates,
+  }, allocator);
+}
+
+function partsOf<Example>(
+  options: TrainerOptions<Example>,
+  { layout, capacity: { columns }, rule, groups }: TrainerShape,
   memory: TrainingMemory,
   allocator: Arena | ArenaSize,
 ): StepParts {
-  const { pattern = "unstructured", machine } = options;
+  const { pattern = "unstructured", machine, model: { lookup }, accumulates } = options;
+  const table = lookup && layout.slot(lookup.table);
+  const isLazy = table && rule.lazy && !accumulates && groups.some(({ names }) => names.has(table.name)) &&
+    LazyTableSteps.pays(table, columns);
   return {
     compact: new CompactMatrices(layout, { pattern, machine, at: memory }, allocator),
-    lazy: LazyWords.pays(layout.words, columns) ? new LazyWords(layout.words, memory) : undefined,
+    lazy: isLazy ? new LazyTableSteps(table, lookup.ids, rule, memory) : undefined,
   };
 }
 
+/** What all plans of a trainer are told alike. */
+function planOptions<Example>(
+  options: TrainerOptions<Example>,
+  { layout, rule, groups }: TrainerShape,
+) {
+  const { model, maximumNorm, checkpoints } = options;
+  return { model, target: targetOf(options), layout, rule, groups, maximumNorm, checkpoints };
+}
+
 /** Kernels take 32-bit addresses, and what the system does not have it would take from the disk, or end the run. */
-function checkArenaBytes(bytes: number, { maximumTokens, checkpoints }: TrainerOptions): void {
+function checkArenaBytes<Example>(
+  bytes: number,
+  { maximumTokens, checkpoints }: TrainerOptions<Example>,
+): void {
   const available = availableMemoryBytes() ?? Infinity;
   if (bytes <= Math.min(maximumArenaBytes, available)) return;
   const wanted = available < maximumArenaBytes
@@ -412,6 +555,8 @@ function checkArenaBytes(bytes: number, { maximumTokens, checkpoints }: TrainerO
 /** All that 32 bits address, but for the first line of an arena, which stays unused. */
 const maximumArenaBytes = 2 ** 32 - 64;
 
-function targetOf({ machine: { lanes, vectorRegisters }, workers }: TrainerOptions): Target {
+function targetOf<Example>(
+  { machine: { lanes, vectorRegisters }, workers }: TrainerOptions<Example>,
+): Target {
   return { lanes, vectorRegisters, tile: usualTile(lanes), workers };
 }

@@ -1,12 +1,14 @@
 /** Hundreds of training steps against PyTorch: the same losses on every instruction set. */
 import assert from "node:assert/strict";
 import { parseBertConfig } from "../../models/config.ts";
+import type { EncodedExample } from "../data/batches.ts";
 import { goldenParameters } from "../graph/golden/mod.ts";
 import { availableMachines, type Machine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { batchChecksum, goldenBatch, goldenMask, type GoldenRun, trainingGolden } from "./golden/mod.ts";
 import { linear } from "./schedule.ts";
+import { classifier } from "./tasks/classification.ts";
 import { Trainer } from "./trainer.ts";
 
 const golden = trainingGolden();
@@ -20,15 +22,15 @@ const batches = Array.from({ length: training.steps }, (_, step) => goldenBatch(
  */
 const tolerance = { loss: 5e-6, norm: 8e-5 };
 
-async function goldenTrainer(machine: Machine): Promise<Trainer> {
+async function goldenTrainer(machine: Machine): Promise<Trainer<EncodedExample>> {
   const trainer = await Trainer.create({
-    config: {
+    model: classifier({
       ...parseBertConfig({ ...golden.config, model_type: "bert" }, "golden"),
       labels: ["a", "b", "c"],
       hiddenDropout: 0,
       attentionDropout: 0,
       classifierDropout: 0,
-    },
+    }),
     machine,
     workers: 2,
     createExecutor: ({ machine, threads, arena }) =>
@@ -36,7 +38,8 @@ async function goldenTrainer(machine: Machine): Promise<Trainer> {
     maximumSequences: training.sequences,
     maximumTokens: training.sequences * training.maximumLength,
     seed: 1,
-    optimizer: { ...training, maximumNorm: training.maxGradientNorm },
+    optimizer: { name: "adamw", ...training, amsgrad: false },
+    maximumNorm: training.maxGradientNorm,
   });
   const initial = goldenParameters(golden.config);
   for (const slot of trainer.layout.slots) trainer.parameter(slot).set(initial.get(slot.name)!.data);
@@ -44,7 +47,7 @@ async function goldenTrainer(machine: Machine): Promise<Trainer> {
 }
 
 /** Masks that share of every prunable matrix. */
-async function mask(trainer: Trainer, sparsity: number): Promise<void> {
+async function mask(trainer: Trainer<EncodedExample>, sparsity: number): Promise<void> {
   await trainer.settle();
   for (const { name, length, offset } of trainer.layout.slots) {
     if (isPrunable(name)) trainer.mask.set(goldenMask(sparsity, name, length), offset / 32);
@@ -53,12 +56,18 @@ async function mask(trainer: Trainer, sparsity: number): Promise<void> {
 }
 
 /** Takes all steps. Gives the largest difference of the losses, and of the norms as a share. */
-async function driftOf(trainer: Trainer, run: GoldenRun): Promise<{ loss: number; norm: number }> {
+async function driftOf(
+  trainer: Trainer<EncodedExample>,
+  run: GoldenRun,
+): Promise<{ loss: number; norm: number }> {
   const rates = linear({ warmupSteps: training.warmupSteps, totalSteps: training.steps });
   const drift = { loss: 0, norm: 0 };
   for (const [step, batch] of batches.entries()) {
     if (run.sparsity > 0 && step === golden.maskedFromStep) await mask(trainer, run.sparsity);
-    const found = await trainer.step(batch, step + 1, training.learningRate * rates.factor(step));
+    const found = await trainer.step([batch], step + 1, {
+      learningRate: training.learningRate * rates.factor(step),
+      weightDecay: training.weightDecay,
+    });
     const norm = run.gradientNorms[step];
     // Math.max, unlike a comparison, lets NaN through.
     drift.loss = Math.max(drift.loss, Math.abs(found.loss - run.losses[step]));

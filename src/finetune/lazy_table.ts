@@ -1,6 +1,6 @@
 /**
- * The word table in training: rows that a batch does not name are left alone until they are read
- * (`src/kernels/adamw/lazy.ts` says why that changes no bit).
+ * The lookup table in training, as a rule the word embeddings: rows that a batch does not name are left alone until they
+ * are read (`src/kernels/adamw/lazy.ts` says why that changes no bit).
  * @module
  */
 import type { Value } from "../graph/graph.ts";
@@ -13,9 +13,9 @@ import {
   type LazyTable,
   updateRowsSteps,
 } from "../kernels/adamw/lazy.ts";
-import { adamwScalarCount } from "../kernels/adamw/steps.ts";
 import { DistinctRows, distinctRowsGradient } from "../kernels/embedding/distinct_rows.ts";
 import type { FlatRange } from "../kernels/global_norm/steps.ts";
+import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import type { Arena } from "../plan/arena.ts";
 import { type Plan, planGraph } from "../plan/plan.ts";
 import { historyCapacity, type TrainingMemory } from "./memory.ts";
@@ -28,44 +28,55 @@ import type { ParameterSlot } from "./parameters.ts";
 const leastRowsPerToken = 4;
 
 /** Name of the graph's input with the place of each token's row in the list of rows. */
-const slotsInput = "wordSlots";
+const slotsInput = "lookupSlots";
 
-/** What the lazy word table adds to a step's plan. */
+/** What a lazy table adds to a step's plan. */
 export interface LazyPart {
   readonly prologue: readonly Step[];
   readonly update: readonly Step[];
   readonly gradients: FlatRange;
 }
 
-/** Lazy steps of the word table of a trainer. */
-export class LazyWords {
+/** Lazy steps of a table of a trainer. */
+export class LazyTableSteps {
   readonly #slot: ParameterSlot;
+  readonly #ids: number;
   readonly #memory: TrainingMemory;
   readonly #table: LazyTable;
+  readonly #rule: UpdateRule;
   readonly #distinct: DistinctRows;
   #history: AdamwHistory | undefined;
 
   /** Whether lazy steps pay for batches of up to so many columns. */
-  static pays(words: ParameterSlot, columns: number): boolean {
-    return words.shape[0] >= leastRowsPerToken * columns;
+  static pays(table: ParameterSlot, columns: number): boolean {
+    return table.shape[0] >= leastRowsPerToken * columns;
   }
 
-  constructor(words: ParameterSlot, memory: TrainingMemory) {
-    const [rows, features] = words.shape;
-    const at = (base: number) => base + 4 * words.offset;
-    this.#slot = words;
+  /** `ids` names the input with the row of each column. */
+  constructor(slot: ParameterSlot, ids: string, rule: UpdateRule, memory: TrainingMemory) {
+    const [rows, features] = slot.shape;
+    const at = (base: number) => base + 4 * slot.offset;
+    const { lastSteps, history, historyLength } = memory.lookup;
+    this.#slot = slot;
+    this.#rule = rule;
+    this.#ids = memory.inputs.get(ids)!;
     this.#memory = memory;
     this.#distinct = new DistinctRows(rows);
     this.#table = {
       weights: at(memory.weights),
-      firstMoment: at(memory.firstMoment),
-      secondMoment: at(memory.secondMoment),
+      firstMoment: at(memory.states[0]),
+      secondMoment: at(memory.states[1]),
       rows,
       features,
-      lastSteps: memory.lastSteps,
-      history: memory.history,
-      historyLength: memory.historyLength,
+      lastSteps,
+      history,
+      historyLength,
     };
+  }
+
+  /** Checkpoint name of the table. */
+  get name(): string {
+    return this.#slot.name;
   }
 
   /** The steps taken since all rows were up to date; absent before `attach`. */
@@ -76,11 +87,11 @@ export class LazyWords {
 
   /** Hands over the memory, all zero so far where the table's counts lie. */
   attach(arena: Arena): void {
-    const { history, historyLength, lastSteps } = this.#memory;
-    arena.int32(lastSteps, this.#table.rows).fill(0);
+    const { history, historyLength, lastSteps, rows } = this.#table;
+    arena.int32(lastSteps, rows).fill(0);
     arena.int32(historyLength, 1)[0] = 0;
     this.#history = new AdamwHistory({
-      history: arena.float32(history, historyCapacity * adamwScalarCount),
+      history: arena.float32(history, historyCapacity * this.#rule.scalars.length),
       historyLength: arena.int32(historyLength, 1),
     });
   }
@@ -98,10 +109,10 @@ export class LazyWords {
     const { name, offset } = this.#slot;
     const memory = this.#memory;
     const slots = graph.input(slotsInput, indices(columns));
-    bindings.set(slots, memory.wordSlots);
+    bindings.set(slots, memory.lookup.slots);
     gradients.set(name, distinctRowsGradient(graph, gradients.get(name)!, slots, columns));
     const address = memory.gradients + 4 * offset;
-    const list = { address: memory.wordRows, capacity: columns };
+    const list = { address: memory.lookup.rows, capacity: columns };
     const request = { table: this.#table, list, workers };
     return {
       prologue: catchUpSteps(request),
@@ -118,8 +129,8 @@ export class LazyWords {
 
   /** Lists the rows that a batch names; its ids are in the arena already. */
   list(arena: Arena, columns: number): void {
-    const { tokenIds, wordRows, wordSlots } = this.#memory;
-    const views = [tokenIds, wordRows, wordSlots].map((address) => arena.int32(address, columns));
+    const { rows, slots } = this.#memory.lookup;
+    const views = [this.#ids, rows, slots].map((address) => arena.int32(address, columns));
     this.#distinct.list(views[0], views[1], views[2]);
   }
 }
