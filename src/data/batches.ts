@@ -21,6 +21,8 @@ export interface EncodedExample {
   readonly typeIds: Int32Array | Uint8Array;
   /** Class number, or −1 where there is none. */
   readonly label: number;
+  /** What is to be predicted, where that is a number. */
+  readonly target?: number;
 }
 
 /** The arrays of a batch, usually views of the arena. Their lengths are the capacity. */

@@ -15,9 +15,11 @@ export interface EncodedSet {
   readonly offsets: Int32Array<ArrayBuffer>;
   /** [examples]: class numbers. */
   readonly labels: Int32Array<ArrayBuffer>;
+  /** [examples], where numbers are to be predicted. */
+  readonly targets?: Float32Array<ArrayBuffer>;
 }
 
-/** Puts examples end to end. */
+/** Puts examples end to end. All of them have a target, or none. */
 export function encodedSetOf(examples: readonly EncodedExample[]): EncodedSet {
   const offsets = new Int32Array(examples.length + 1);
   for (const [index, { ids }] of examples.entries()) offsets[index + 1] = offsets[index] + ids.length;
@@ -27,6 +29,9 @@ export function encodedSetOf(examples: readonly EncodedExample[]): EncodedSet {
     typeIds: new Uint8Array(tokens),
     offsets,
     labels: Int32Array.from(examples, ({ label }) => label),
+    ...(examples[0]?.target !== undefined && {
+      targets: Float32Array.from(examples, ({ target }) => target!),
+    }),
   };
   for (const [index, { ids, typeIds }] of examples.entries()) {
     set.ids.set(ids, offsets[index]);
@@ -36,9 +41,17 @@ export function encodedSetOf(examples: readonly EncodedExample[]): EncodedSet {
 }
 
 /** One example, as views of the set. */
-export function exampleAt({ ids, typeIds, offsets, labels }: EncodedSet, index: number): EncodedExample {
+export function exampleAt(
+  { ids, typeIds, offsets, labels, targets }: EncodedSet,
+  index: number,
+): EncodedExample {
   const [begin, end] = [offsets[index], offsets[index + 1]];
-  return { ids: ids.subarray(begin, end), typeIds: typeIds.subarray(begin, end), label: labels[index] };
+  return {
+    ids: ids.subarray(begin, end),
+    typeIds: typeIds.subarray(begin, end),
+    label: labels[index],
+    ...(targets && { target: targets[index] }),
+  };
 }
 
 /** [examples]: the tokens of each. */
@@ -48,5 +61,6 @@ export function lengthsOf({ offsets }: EncodedSet): Int32Array {
 
 /** The memory of a set, to hand it to another thread. */
 export function buffersOf(set: EncodedSet): ArrayBuffer[] {
-  return [set.ids.buffer, set.typeIds.buffer, set.offsets.buffer, set.labels.buffer];
+  const { ids, typeIds, offsets, labels, targets } = set;
+  return [ids, typeIds, offsets, labels, ...(targets ? [targets] : [])].map(({ buffer }) => buffer);
 }

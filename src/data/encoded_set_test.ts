@@ -13,6 +13,19 @@ const examples: fc.Arbitrary<EncodedExample[]> = fc.array(
   ),
 );
 
+Deno.test("encodedSetOf keeps targets, in float32", () => {
+  const list = [0.5, -2.25].map((target) => ({
+    ids: Int32Array.of(1, 2),
+    typeIds: Uint8Array.of(0, 0),
+    label: -1,
+    target,
+  }));
+  const made = encodedSetOf(list);
+  const set = structuredClone(made, { transfer: buffersOf(made) });
+  assert.deepEqual([exampleAt(set, 0), exampleAt(set, 1)], list);
+  assert.equal(made.targets!.length, 0, "handed over, not copied");
+});
+
 Deno.test("encodedSetOf keeps every example, also on the way to another thread", () => {
   fc.assert(fc.property(examples, (list) => {
     const made = encodedSetOf(list);

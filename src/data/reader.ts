@@ -14,6 +14,7 @@
 import { createHash } from "node:crypto";
 import { InputError } from "../core/errors.ts";
 import type { EncodedExample } from "./batches.ts";
+import { type CorpusReport, cutCorpus, readCorpus } from "./corpus.ts";
 import { type EncodedSet, encodedSetOf } from "./encoded_set.ts";
 import { type DataReport, dataReport } from "./report.ts";
 import { type Example, type ExampleOptions, labelIndices, labelsOf, readExamples } from "./table.ts";
@@ -23,8 +24,13 @@ import { buildVocabulary } from "./vocabulary.ts";
 /** Where texts come from: files, or whoever has them already. */
 export type DataSource = { readonly files: DataFiles } | { readonly texts: LabelledTexts };
 
+/** What a model learns of data: a class or a score for each text, or the text itself. */
+export type DataKind = "classes" | "scores" | "text";
+
 /** Files and how to read them. */
 export interface DataFiles extends Pick<ExampleOptions, "textColumn" | "pairColumn" | "labelColumn"> {
+  /** Default `classes`. */
+  readonly kind?: DataKind;
   /** Path of the training file. */
   readonly train: string;
   /** Path of the evaluation file. */
@@ -33,7 +39,7 @@ export interface DataFiles extends Pick<ExampleOptions, "textColumn" | "pairColu
   readonly maximumTrainSamples?: number;
   /** Evaluation rows to read at most. */
   readonly maximumEvalSamples?: number;
-  /** Names for the labels found, in their order. */
+  /** Names for the labels found, in their order; one name where labels are scores. */
   readonly labelNames?: readonly string[];
 }
 
@@ -43,11 +49,16 @@ export interface LabelledTexts {
   readonly evaluation: readonly Example[];
   /** The classes: every text has one of them. */
   readonly labels: readonly string[];
+  /** Default `classes`. */
+  readonly kind?: DataKind;
 }
 
 /** What `read` found. */
 export interface DataSummary {
-  /** The classes, by the names they were given if they were; in the order of the file's labels. */
+  /**
+   * The classes, by the names they were given if they were; in the order of the file's labels. Of scores what they are
+   * called, of text alone nothing.
+   */
   readonly labels: readonly string[];
   /** Training and evaluation rows together. */
   readonly rows: number;
@@ -59,7 +70,7 @@ export interface EncodeRequest {
   readonly tokenizerFiles: ReadonlyMap<string, Uint8Array>;
   /** The classes in the order of the model's. */
   readonly labels: readonly string[];
-  /** Tokens at which texts are cut. */
+  /** Tokens at which texts are cut; text alone is cut into sequences of as many. */
   readonly maximumLength: number;
 }
 
@@ -68,7 +79,7 @@ export interface EncodedData {
   readonly train: EncodedSet;
   /** Of no examples when there is no evaluation file. */
   readonly evaluation: EncodedSet;
-  readonly report: DataReport;
+  readonly report: DataReport | CorpusReport;
   /** Short hashes of tokens and labels: files of the same name may hold other texts. */
   readonly digests: { readonly train: string; readonly evaluation: string };
 }
@@ -111,19 +122,18 @@ export class TextReader {
     { tokenizerFiles, labels, maximumLength }: EncodeRequest,
     progress: (rows: number) => void = () => {},
   ): EncodedData {
-    const { train, evaluation } = this.#texts;
+    const { train, evaluation, kind = "classes" } = this.#texts;
     const tokenizer = loadTokenizer(tokenizerFiles);
-    const encode = (examples: readonly Example[], done: number) =>
-      encodeExamples(examples, labels, tokenizer, maximumLength, (rows) => progress(done + rows));
+    const encode = (examples: readonly Example[], done: number): EncodedTexts => {
+      const tell = (rows: number) => progress(done + rows);
+      if (kind === "text") return encodeCorpus(examples, tokenizer, maximumLength, tell);
+      return encodeExamples(examples, answersOf(examples, kind, labels), tokenizer, maximumLength, tell);
+    };
     const encoded = { train: encode(train, 0), evaluation: encode(evaluation, train.length) };
     return {
       train: encodedSetOf(encoded.train.examples),
       evaluation: encodedSetOf(encoded.evaluation.examples),
-      report: dataReport(
-        { examples: train, lengths: encoded.train.fullLengths },
-        evaluation.length > 0 ? { examples: evaluation, lengths: encoded.evaluation.fullLengths } : undefined,
-        maximumLength,
-      ),
+      report: reportOf(this.#texts, encoded, maximumLength),
       digests: {
         train: digestOf(encoded.train.examples),
         evaluation: digestOf(encoded.evaluation.examples),
@@ -132,34 +142,91 @@ export class TextReader {
   }
 }
 
-/** Tokenises examples. `fullLengths` are the lengths before truncation, for the report. */
+/** Tokenised texts with what the report wants to know of them. */
+interface EncodedTexts {
+  readonly examples: readonly EncodedExample[];
+  /** Tokens of each text before truncation. */
+  readonly fullLengths: readonly number[];
+}
+
+/** What is to be answered to a text. */
+type Answer = Pick<EncodedExample, "label" | "target">;
+
+/** Throws InputError where a label is missing or unknown. */
+function answersOf(
+  examples: readonly Example[],
+  kind: "classes" | "scores",
+  labels: readonly string[],
+): Answer[] {
+  if (kind === "scores") return examples.map(({ label }) => ({ label: -1, target: Number(label) }));
+  return Array.from(labelIndices(examples, labels), (label) => ({ label }));
+}
+
 function encodeExamples(
   examples: readonly Example[],
-  labels: readonly string[],
+  answers: readonly Answer[],
   tokenizer: Tokenizer,
   maximumLength: number,
   progress: (rows: number) => void,
-): { examples: EncodedExample[]; fullLengths: number[] } {
-  const classes = labelIndices(examples, labels);
+): EncodedTexts {
   const fullLengths: number[] = [];
   const encoded = examples.map(({ text, pair }, index): EncodedExample => {
     const { ids, typeIds, fullLength } = tokenizer.encode(text, pair, maximumLength);
     fullLengths.push(fullLength);
     progress(index + 1);
-    return { ids: Int32Array.from(ids), typeIds: Uint8Array.from(typeIds), label: classes[index] };
+    return { ids: Int32Array.from(ids), typeIds: Uint8Array.from(typeIds), ...answers[index] };
   });
   return { examples: encoded, fullLengths };
 }
 
+function encodeCorpus(
+  lines: readonly Example[],
+  tokenizer: Tokenizer,
+  maximumLength: number,
+  progress: (rows: number) => void,
+): EncodedTexts {
+  const { examples, lengths } = cutCorpus(lines.map(({ text }) => text), tokenizer, maximumLength, progress);
+  return { examples, fullLengths: lengths };
+}
+
+function reportOf(
+  { train, evaluation, kind }: LabelledTexts,
+  encoded: { readonly train: EncodedTexts; readonly evaluation: EncodedTexts },
+  maximumTokens: number,
+): DataReport | CorpusReport {
+  const hasEvaluation = evaluation.length > 0;
+  if (kind === "text") {
+    const size = ({ examples, fullLengths }: EncodedTexts) => ({
+      lines: fullLengths.length,
+      tokens: fullLengths.reduce((sum, length) => sum + length, 0),
+      sequences: examples.length,
+    });
+    const { train, evaluation } = encoded;
+    return { maximumTokens, train: size(train), ...(hasEvaluation && { evaluation: size(evaluation) }) };
+  }
+  const input = (examples: readonly Example[], { fullLengths }: EncodedTexts) => ({
+    examples,
+    lengths: fullLengths,
+    hasScores: kind === "scores",
+  });
+  return dataReport(
+    input(train, encoded.train),
+    hasEvaluation ? input(evaluation, encoded.evaluation) : undefined,
+    maximumTokens,
+  );
+}
+
 function digestOf(examples: readonly EncodedExample[]): string {
   const hash = createHash("sha256");
-  for (const { ids, label } of examples) hash.update(`${label}:${ids.join()};`);
+  for (const { ids, label, target } of examples) hash.update(`${target ?? label}:${ids.join()};`);
   return hash.digest("hex").slice(0, 12);
 }
 
 async function readFiles(files: DataFiles): Promise<LabelledTexts> {
-  const { textColumn, pairColumn, labelColumn } = files;
+  const { textColumn, pairColumn, labelColumn, kind = "classes" } = files;
   const columns = { textColumn, pairColumn, labelColumn };
+  if (kind === "text") return await readCorpora(files);
+  if (kind === "scores") return await readScores(files);
   const train = await readExamples(files.train, { ...columns, limit: files.maximumTrainSamples });
   const labels = labelsOf(train.examples);
   const evaluation = files.evaluation === undefined ? [] : (await readExamples(files.evaluation, {
@@ -168,6 +235,41 @@ async function readFiles(files: DataFiles): Promise<LabelledTexts> {
     limit: files.maximumEvalSamples,
   })).examples;
   return renameLabels({ train: train.examples, evaluation, labels }, files.labelNames);
+}
+
+async function readCorpora(files: DataFiles): Promise<LabelledTexts> {
+  if (files.labelNames) {
+    throw new InputError(`--label-names are ${files.labelNames.join(", ")}: text alone has no labels`);
+  }
+  const { textColumn, pairColumn } = files;
+  const read = async (path: string, limit: number | undefined) =>
+    (await readCorpus(path, { textColumn, pairColumn, limit })).map((text): Example => ({ text }));
+  const { train, evaluation, maximumTrainSamples, maximumEvalSamples } = files;
+  return {
+    train: await read(train, maximumTrainSamples),
+    evaluation: evaluation === undefined ? [] : await read(evaluation, maximumEvalSamples),
+    labels: [],
+    kind: "text",
+  };
+}
+
+/** What scores are called unless a user names them. */
+const scoreName = "score";
+
+async function readScores(files: DataFiles): Promise<LabelledTexts> {
+  const { labelNames = [scoreName], maximumTrainSamples, maximumEvalSamples } = files;
+  if (labelNames.length !== 1) {
+    throw new InputError(`--label-names are ${labelNames.join(", ")}: wanted one name, for the score`);
+  }
+  const { textColumn, pairColumn, labelColumn } = files;
+  const read = async (path: string, limit: number | undefined) =>
+    (await readExamples(path, { textColumn, pairColumn, labelColumn, limit, scores: true })).examples;
+  return {
+    train: await read(files.train, maximumTrainSamples),
+    evaluation: files.evaluation === undefined ? [] : await read(files.evaluation, maximumEvalSamples),
+    labels: labelNames,
+    kind: "scores",
+  };
 }
 
 /** Gives the classes the names a user wants to read in answers. */

@@ -3,19 +3,24 @@
  * rows: empty, repeated, contradictory, cut off, or in both sets.
  * @module
  */
+import { type CorpusReport, formatCorpusReport } from "./corpus.ts";
 import type { Example } from "./table.ts";
 
 /** One set of examples with their token counts before truncation (`Encoding.fullLength`). */
 export interface ReportInput {
   readonly examples: readonly Example[];
   readonly lengths: ArrayLike<number>;
+  /** Whether labels are scores and not classes. */
+  readonly hasScores?: boolean;
 }
 
 /** What is known of one set. Texts are compared after folding case and white space. */
 export interface SplitReport {
   readonly rows: number;
-  /** Rows of each label, the largest first; empty where no row has one. */
+  /** Rows of each label, the largest first; empty where no row has one, or a score. */
   readonly labels: readonly { readonly label: string; readonly rows: number }[];
+  /** What the scores are like, where rows have one. */
+  readonly scores?: { readonly minimum: number; readonly mean: number; readonly maximum: number };
   /** Percentiles of the token counts before truncation (nearest rank). */
   readonly tokens: {
     readonly p5: number;
@@ -60,7 +65,8 @@ export function dataReport(
 }
 
 /** The report in lines of text, at most nine. */
-export function formatDataReport(report: DataReport): string {
+export function formatDataReport(report: DataReport | CorpusReport): string {
+  if (!("contaminatedRows" in report)) return formatCorpusReport(report);
   const { train, evaluation, maximumTokens, contaminatedRows } = report;
   const lines = formatSplit("train", train, maximumTokens);
   if (evaluation) {
@@ -71,7 +77,7 @@ export function formatDataReport(report: DataReport): string {
 }
 
 function splitReport(
-  { examples, lengths }: ReportInput,
+  { examples, lengths, hasScores = false }: ReportInput,
   keys: readonly string[],
   maximumTokens: number,
 ): SplitReport {
@@ -79,7 +85,7 @@ function splitReport(
   const labelsOfText = new Map<string, Set<string | undefined>>();
   let duplicateRows = 0;
   for (const [index, { label }] of examples.entries()) {
-    if (label !== undefined) rowsOfLabel.set(label, (rowsOfLabel.get(label) ?? 0) + 1);
+    if (label !== undefined && !hasScores) rowsOfLabel.set(label, (rowsOfLabel.get(label) ?? 0) + 1);
     const key = keys[index];
     const seen = labelsOfText.get(key);
     if (!seen) labelsOfText.set(key, new Set([label]));
@@ -92,11 +98,20 @@ function splitReport(
   return {
     rows: examples.length,
     labels: Array.from(rowsOfLabel, ([label, rows]) => ({ label, rows })).sort((a, b) => b.rows - a.rows),
+    ...(hasScores && { scores: spreadOf(examples.map(({ label }) => Number(label))) }),
     tokens: { p5: percentile(5), p50: percentile(50), p95: percentile(95), maximum: percentile(100) },
     truncatedRows: sorted.filter((length) => length > maximumTokens).length,
     emptyRows: examples.filter(({ text, pair }) => text.trim() === "" || pair?.trim() === "").length,
     duplicateRows,
     conflictingRows: keys.filter((key) => labelsOfText.get(key)!.size > 1).length,
+  };
+}
+
+function spreadOf(scores: readonly number[]): SplitReport["scores"] {
+  return {
+    minimum: scores.reduce((least, score) => Math.min(least, score), Infinity),
+    mean: scores.reduce((sum, score) => sum + score, 0) / scores.length,
+    maximum: scores.reduce((most, score) => Math.max(most, score), -Infinity),
   };
 }
 
@@ -110,12 +125,17 @@ function textKey({ text, pair }: Example): string {
 const shownLabels = 6;
 
 function formatSplit(name: string, split: SplitReport, maximumTokens: number): string[] {
-  const { rows, labels, tokens } = split;
+  const { rows, labels, scores, tokens } = split;
   const shown = labels.slice(0, shownLabels).map((entry) => `${entry.label}: ${share(entry.rows, rows)}`);
   if (labels.length > shownLabels) shown.push(`${labels.length - shownLabels} more`);
+  const answers = scores
+    ? `scores ${scores.minimum} to ${scores.maximum}, mean ${scores.mean.toFixed(2)}`
+    : labels.length > 0
+    ? shown.join(", ")
+    : "no labels";
   const indent = " ".repeat(12);
   return [
-    `${name.padEnd(11)} ${count(rows)} rows; ${labels.length > 0 ? shown.join(", ") : "no labels"}`,
+    `${name.padEnd(11)} ${count(rows)} rows; ${answers}`,
     `${indent}tokens p5 ${tokens.p5}, p50 ${tokens.p50}, p95 ${tokens.p95}, max ${tokens.maximum}; ` +
     `${share(split.truncatedRows, rows)} cut at ${maximumTokens}`,
     `${indent}${count(split.emptyRows)} empty, ${count(split.duplicateRows)} repeated, ` +

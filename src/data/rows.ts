@@ -41,6 +41,19 @@ export function hasNamedFields(path: string): boolean {
   return readers[extensionOf(path)] === readJsonLines;
 }
 
+/** Whether a path is of plain text, one paragraph a line, where that is wanted; as a table it is tab separated. */
+export function isPlainText(path: string): boolean {
+  return extensionOf(path) === ".txt";
+}
+
+/** The lines of a text file that are not blank, from the start, `limit` at most. Throws InputError when there is none. */
+export async function readLines(path: string, limit: number): Promise<string[]> {
+  const lines = numberedLines(await readText(path)).map(({ content }) => content.trim());
+  const found = [...lines.filter((line) => line !== "").take(limit)];
+  if (found.length === 0) throw new InputError(`${path} is empty`);
+  return found;
+}
+
 /** Reads a file's rows. Throws InputError on anything that cannot be read as the format its extension promises. */
 export async function readRows(path: string, options: RowOptions): Promise<Rows> {
   const reader = readers[extensionOf(path)];

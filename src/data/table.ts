@@ -44,6 +44,8 @@ export interface ExampleOptions {
   readonly labelColumn?: string;
   /** The labels a model knows: every row must then have one of them. */
   readonly labels?: readonly string[];
+  /** Whether labels are scores: every row must then have a number. */
+  readonly scores?: boolean;
   /** Rows to read at most, from the start of the file. */
   readonly limit?: number;
 }
@@ -90,7 +92,7 @@ const labelNames: readonly string[] = [
 /**
  * Reads the examples of a TSV, CSV or JSON Lines file (see `rows.ts`).
  *
- * Labels are optional, as test files have none, unless `labelColumn` or `labels` asks for them. Empty texts are
+ * Labels are optional, as test files have none, unless `labelColumn`, `labels` or `scores` asks for them. Empty texts are
  * kept: the data report counts them. Throws InputError with the path, and the line where there is one.
  */
 export async function readExamples(path: string, options: ExampleOptions = {}): Promise<ExampleTable> {
@@ -101,12 +103,12 @@ export async function readExamples(path: string, options: ExampleOptions = {}): 
   const header = hasNamedFields(path) || !columnNumbersGiven(options);
   const { columns: found, rows } = await readRows(path, { header, limit });
   const columns = chooseColumns(path, found, options, header);
-  if (options.labels && columns.label === undefined) {
+  if ((options.labels || options.scores) && columns.label === undefined) {
     throw new InputError(`${path} has no label column; it has ${list(found)}`);
   }
   const indexOf = (name: string | undefined) => name === undefined ? -1 : found.indexOf(name);
   const [text, pair, label] = [columns.text, columns.pair, columns.label].map(indexOf);
-  const known = options.labels && new Set(options.labels);
+  const known = options.scores ? "scores" : options.labels && new Set(options.labels);
 
   const examples = rows.map((row): Example => ({
     text: field(path, row, text, columns.text),
@@ -167,10 +169,24 @@ function field(path: string, { line, fields }: Row, index: number, name: string)
   throw new InputError(`${path} line ${line} ${problem} ${JSON.stringify(name)}, wanted text`);
 }
 
-function labelField(path: string, row: Row, index: number, name: string, known?: Set<string>): string {
+function labelField(
+  path: string,
+  row: Row,
+  index: number,
+  name: string,
+  known: ReadonlySet<string> | "scores" | undefined,
+): string {
   const label = field(path, row, index, name).trim();
   if (label === "") {
     throw new InputError(`${path} line ${row.line} has an empty label in ${JSON.stringify(name)}`);
+  }
+  if (known === "scores") {
+    if (isScore(label)) return label;
+    throw new InputError(
+      `${path} line ${row.line} has the label ${JSON.stringify(label)} in ${
+        JSON.stringify(name)
+      }, wanted a number`,
+    );
   }
   if (known && !known.has(label)) {
     throw new InputError(
@@ -183,6 +199,11 @@ function labelField(path: string, row: Row, index: number, name: string, known?:
 }
 
 const integerLike = /^[+-]?\d+$/;
+
+/** Decimal numbers that f32 holds; `Number` alone would take hexadecimal ones too. */
+function isScore(label: string): boolean {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(label) && Number.isFinite(Math.fround(Number(label)));
+}
 
 /**
  * The classes of a classification set: integers in numerical order, anything else in code point order.
@@ -203,7 +224,7 @@ export function labelsOf(examples: readonly Example[]): string[] {
   }
   if (sorted.every((label) => integerLike.test(label))) return sorted.sort((a, b) => Number(a) - Number(b));
   if (sorted.every((label) => Number.isFinite(Number(label)))) {
-    throw new InputError(`The labels are scores (${list(sorted)}): wanted classes`);
+    throw new InputError(`The labels are scores (${list(sorted)}): wanted classes, or --task regression`);
   }
   return sorted.sort((a, b) => a < b ? -1 : 1);
 }

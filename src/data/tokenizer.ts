@@ -30,14 +30,29 @@ export interface Tokenizer {
    * files do not apply. A pair is cut longest first. Throws InputError when only special tokens would fit.
    */
   encode(text: string, pair: string | undefined, maximumTokens: number): Encoding;
+  /** Ids of a text's own tokens, however many: no special ones, and nothing is cut. */
+  tokenIds(text: string): number[];
+  /** Ids of the special tokens that `encode` puts around a text. */
+  readonly frame: { readonly before: readonly number[]; readonly after: readonly number[] };
   /** The id of a token; undefined where the vocabulary lacks it. */
   tokenId(token: string): number | undefined;
   /** Rows an embedding needs: the largest id, plus one. */
   readonly vocabularySize: number;
   /** Id of the padding token. */
   readonly padId: number;
+  /** Id of the token that stands for a masked one; undefined where there is none. */
+  readonly maskId: number | undefined;
   /** The files to copy beside a model: as they were given, plus those made for it where it came with too few. */
   readonly files: ReadonlyMap<string, Uint8Array>;
+}
+
+/** A token as `tokenizer_config.json` has it. */
+type SpecialToken = string | { readonly content: string };
+
+/** The parts of `tokenizer_config.json` this file looks at. */
+interface TokenizerConfig {
+  readonly pad_token?: SpecialToken;
+  readonly mask_token?: SpecialToken;
 }
 
 /** The parts of `tokenizer.json` this file looks at. */
@@ -60,7 +75,7 @@ export function loadTokenizer(given: ReadonlyMap<string, Uint8Array>): Tokenizer
   if (!files.has("tokenizer.json")) makeTokenizerJson(files);
   const json = readJson<TokenizerJson>(files, "tokenizer.json");
   const config = files.has("tokenizer_config.json")
-    ? readJson<{ pad_token?: string | { content: string } }>(files, "tokenizer_config.json")
+    ? readJson<TokenizerConfig>(files, "tokenizer_config.json")
     : {};
   const model = json.model?.type;
   if (model !== undefined && !["WordPiece", "BPE", "Unigram"].includes(model)) {
@@ -73,18 +88,23 @@ export function loadTokenizer(given: ReadonlyMap<string, Uint8Array>): Tokenizer
   } catch (error) {
     throw new InputError(`Cannot use tokenizer.json: ${errorMessage(error)}`);
   }
-  const padToken = typeof config.pad_token === "string" ? config.pad_token : config.pad_token?.content;
-  const padTokens = padToken === undefined ? ["[PAD]", "<pad>"] : [padToken];
-  const padId = padTokens.map((token) => backend.token_to_id(token)).find((id) => id !== undefined);
-  if (padId === undefined) {
-    throw new InputError(`The tokenizer has no padding token (${padTokens.join(" or ")})`);
+  const specialId = (token: SpecialToken | undefined, usual: readonly string[]) => {
+    const names = token === undefined ? usual : [typeof token === "string" ? token : token.content];
+    return { names, id: names.map((name) => backend.token_to_id(name)).find((id) => id !== undefined) };
+  };
+  const pad = specialId(config.pad_token, ["[PAD]", "<pad>"]);
+  if (pad.id === undefined) {
+    throw new InputError(`The tokenizer has no padding token (${pad.names.join(" or ")})`);
   }
 
   return {
     encode: (text, pair, maximumTokens) => encode(backend, json, text, pair, maximumTokens),
+    tokenIds: (text) => idsOf(backend, tokensOf(backend, json, text)),
+    frame: frameOf(backend),
     tokenId: (token) => backend.token_to_id(token),
     vocabularySize: backend.get_vocab().values().reduce((size, id) => Math.max(size, id + 1), 0),
-    padId,
+    padId: pad.id,
+    maskId: specialId(config.mask_token, ["[MASK]", "<mask>"]).id,
     files,
   };
 }
@@ -127,6 +147,32 @@ function makeTokenizerJson(files: Map<string, Uint8Array>): void {
   }
 }
 
+function tokensOf(backend: Backend, json: TokenizerJson, text: string): string[] {
+  return backend.tokenize(prepare(text, json), { add_special_tokens: false });
+}
+
+function idsOf(backend: Backend, tokens: readonly string[]): number[] {
+  const unknownId = backend.model?.unk_token_id;
+  return tokens.map((token) => {
+    const id = backend.token_to_id(token) ?? unknownId;
+    if (id === undefined) throw new InputError(`The tokenizer has no token for ${JSON.stringify(token)}`);
+    return id;
+  });
+}
+
+/** The tokens of a text, or of two, with the special tokens around them. */
+function assemble(backend: Backend, first: string[], second: string[] | undefined) {
+  return backend.post_processor?.post_process(first, second ?? null, true) ??
+    { tokens: first.concat(second ?? []), token_type_ids: undefined };
+}
+
+function frameOf(backend: Backend): Tokenizer["frame"] {
+  const text = "text";
+  const { tokens } = assemble(backend, [text], undefined);
+  const place = tokens.indexOf(text);
+  return { before: idsOf(backend, tokens.slice(0, place)), after: idsOf(backend, tokens.slice(place + 1)) };
+}
+
 function encode(
   backend: Backend,
   json: TokenizerJson,
@@ -134,14 +180,9 @@ function encode(
   pair: string | undefined,
   maximumTokens: number,
 ): Encoding {
-  const tokensOf = (part: string) => backend.tokenize(prepare(part, json), { add_special_tokens: false });
-  const assemble = (first: string[], second: string[] | undefined) =>
-    backend.post_processor?.post_process(first, second ?? null, true) ??
-      { tokens: first.concat(second ?? []), token_type_ids: undefined };
-
-  const first = tokensOf(text);
-  const second = pair === undefined ? undefined : tokensOf(pair);
-  const specials = assemble([], second && []).tokens.length;
+  const first = tokensOf(backend, json, text);
+  const second = pair === undefined ? undefined : tokensOf(backend, json, pair);
+  const specials = assemble(backend, [], second && []).tokens.length;
   const room = maximumTokens - specials;
   if (!(room > 0)) {
     throw new InputError(
@@ -149,12 +190,12 @@ function encode(
     );
   }
   const [firstLength, secondLength] = truncatedLengths(first.length, second?.length ?? 0, room);
-  const { tokens, token_type_ids } = assemble(first.slice(0, firstLength), second?.slice(0, secondLength));
-  const unknownId = backend.model?.unk_token_id;
-  const ids = tokens.map((token) => backend.token_to_id(token) ?? unknownId);
-  if (!ids.every((id) => id !== undefined)) {
-    throw new InputError(`The tokenizer has no token for ${JSON.stringify(tokens[ids.indexOf(undefined)])}`);
-  }
+  const { tokens, token_type_ids } = assemble(
+    backend,
+    first.slice(0, firstLength),
+    second?.slice(0, secondLength),
+  );
+  const ids = idsOf(backend, tokens);
   // RoBERTa has one segment; the library counts two all the same.
   const segments = json.post_processor?.type === "RobertaProcessing" ? undefined : token_type_ids;
   const fullLength = first.length + (second?.length ?? 0) + specials;

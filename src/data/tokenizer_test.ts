@@ -174,6 +174,28 @@ Deno.test("loadTokenizer says what is wrong with files it cannot use", () => {
   );
 });
 
+Deno.test("tokenIds are those that encode puts the frame around; the mask token is found or absent", () => {
+  const tokenizer = small();
+  const long = "The films was GOOD. ".repeat(50);
+  const { before, after } = tokenizer.frame;
+  assert.deepEqual([before, after], [[cls], [sep]]);
+  assert.deepEqual(
+    [...before, ...tokenizer.tokenIds(long), ...after],
+    tokenizer.encode(long, undefined, 1000).ids,
+  );
+  assert.deepEqual(tokenizer.tokenIds(""), []);
+  assert.equal(tokenizer.maskId, tokenizer.tokenId("[MASK]"));
+  const files = wordPieceFiles(vocabulary);
+  const json = JSON.parse(new TextDecoder().decode(files.get("tokenizer.json")));
+  const withMask = (mask_token: unknown) =>
+    loadTokenizer(
+      new Map([["tokenizer.json", bytes(json)], ["tokenizer_config.json", bytes({ mask_token })]]),
+    ).maskId;
+  assert.equal(withMask("film"), 6);
+  assert.equal(withMask({ content: "film" }), 6);
+  assert.equal(withMask("<mask>"), undefined);
+});
+
 Deno.test("RoBERTa's pairs have one segment", () => {
   const json = JSON.parse(new TextDecoder().decode(wordPieceFiles(vocabulary).get("tokenizer.json")));
   json.post_processor = { type: "RobertaProcessing", sep: ["[SEP]", sep], cls: ["[CLS]", cls] };
