@@ -1,0 +1,28 @@
+/**
+ * Sums of outer products by their definition.
+ * @module
+ */
+import type { NumberArray } from "../../graph/operation.ts";
+import type { FisherShape } from "./kernel.ts";
+
+/**
+ * fisher[b][i][j] += Σ_{k < count} gradients[b][k][i] · gradients[b][k][j] for j ≤ i: what `fisherKernel` does on and below
+ * the diagonal. What lies above is left as it is.
+ */
+export function fisherReference(
+  fisher: NumberArray,
+  gradients: NumberArray,
+  { size, capacity }: FisherShape,
+  count: number,
+): void {
+  for (let block = 0; block < fisher.length / (size * size); block++) {
+    for (let k = 0; k < count; k++) {
+      const at = (block * capacity + k) * size;
+      for (let i = 0; i < size; i++) {
+        for (let j = 0; j <= i; j++) {
+          fisher[(block * size + i) * size + j] += gradients[at + i] * gradients[at + j];
+        }
+      }
+    }
+  }
+}
