@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { RandomStream } from "../src/core/random.ts";
 import { type EncodedExample, makeBatchViews, packBatch } from "../src/data/batches.ts";
-import { linear } from "../src/finetune/schedule.ts";
+import { learningRateSchedule } from "../src/finetune/schedules/mod.ts";
 import { classifier } from "../src/finetune/tasks/classification.ts";
 import { Trainer } from "../src/finetune/trainer.ts";
 import {
@@ -188,7 +188,10 @@ for (const machine of availableMachines()) {
     assertClose("logits", found, run.logits.data, 2e-6);
     assertClose("loss", [answers.loss], [run.loss], 1e-6);
 
-    const rates = linear({ warmupSteps: training.warmupSteps, totalSteps: training.steps });
+    const rates = learningRateSchedule("linear", {
+      warmupSteps: training.warmupSteps,
+      totalSteps: training.steps,
+    });
     for (let step = 0; step < training.steps; step++) {
       const rate = training.learningRate * rates.factor(step);
       assert.ok(Math.abs(rate - run.training.learningRates[step]) < 1e-12);

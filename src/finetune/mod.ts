@@ -27,7 +27,7 @@ import { fingerprintOf } from "./fingerprint.ts";
 import { type Job, prepareJob } from "./job.ts";
 import { batchLimitOf, checkSettings, type FinetuneSettings } from "./options.ts";
 import { pruningScheduleOf, refreshMasks } from "./prune.ts";
-import { linear, warmupStepsOf } from "./schedule.ts";
+import { learningRateSchedule } from "./schedules/mod.ts";
 import {
   clearLeftovers,
   type EvaluationRecord,
@@ -281,10 +281,7 @@ async function train(run: Run): Promise<number> {
   const { settings, context, job, plan, trainer, pruning, progress, save } = run;
   const { totalSteps } = plan;
   const hasEvaluation = job.evaluation.labels.length > 0;
-  const learningRates = linear({
-    totalSteps,
-    warmupSteps: warmupStepsOf(settings.warmupRatio, totalSteps),
-  });
+  const learningRates = learningRateSchedule("linear", { totalSteps, warmupRatio: settings.warmupRatio });
   const prunedFrom = pruning ? Math.round(settings.pruneEnd * totalSteps) : 0;
   const stageAt = (step: number): StageName =>
     progress.sparsity === 0 ? "dense" : step < prunedFrom ? "pruning" : "recovery";

@@ -7,7 +7,7 @@ import { availableMachines, type Machine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { batchChecksum, goldenBatch, goldenMask, type GoldenRun, trainingGolden } from "./golden/mod.ts";
-import { linear } from "./schedule.ts";
+import { learningRateSchedule } from "./schedules/mod.ts";
 import { classifier } from "./tasks/classification.ts";
 import { Trainer } from "./trainer.ts";
 
@@ -60,7 +60,10 @@ async function driftOf(
   trainer: Trainer<EncodedExample>,
   run: GoldenRun,
 ): Promise<{ loss: number; norm: number }> {
-  const rates = linear({ warmupSteps: training.warmupSteps, totalSteps: training.steps });
+  const rates = learningRateSchedule("linear", {
+    warmupSteps: training.warmupSteps,
+    totalSteps: training.steps,
+  });
   const drift = { loss: 0, norm: 0 };
   for (const [step, batch] of batches.entries()) {
     if (run.sparsity > 0 && step === golden.maskedFromStep) await mask(trainer, run.sparsity);
