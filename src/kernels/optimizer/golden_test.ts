@@ -20,8 +20,8 @@ import { updateSteps } from "./steps.ts";
 interface Golden {
   readonly rule: UpdateRule;
   readonly weightDecay: number;
-  /** In place of β₁, by step. */
-  readonly momenta?: readonly number[];
+  /** Whether the learning rate changes from step to step, and with it the momentum where there is one. */
+  readonly cycled?: boolean;
   readonly weights: readonly [number, number];
 }
 
@@ -34,9 +34,10 @@ const rmsprop = (settings: Partial<RmspropSettings>) =>
 
 const start = [1, -2];
 const gradients = [[0.5, -1], [0.25, 2], [-0.75, 0.1]];
-const learningRate = 0.1;
+const learningRates = [0.1, 0.2, 0.05];
+const momenta = [0.95, 0.9, 0.85];
 
-// torch.optim in float64, PyTorch 2.13, one tensor at a time.
+// torch.optim in float64, one tensor at a time: PyTorch 2.13, and 2.15 where rates are cycled.
 const table: Readonly<Record<string, Golden>> = {
   "AdamW": { rule: adam("adamw"), weightDecay: 0.1, weights: [0.7882008997, -1.9099595859] },
   "AdamW, β₂ 0.5": {
@@ -72,12 +73,48 @@ const table: Readonly<Record<string, Golden>> = {
     weightDecay: 0,
     weights: [0.7667274227, -1.9712231117],
   },
+  "AdamW, cycled": {
+    rule: adam("adamw"),
+    weightDecay: 0.1,
+    cycled: true,
+    weights: [0.7592631378, -1.9505626369],
+  },
+  "Adam, β₂ 0.5, AMSGrad, cycled": {
+    rule: adam("adam", { beta2: 0.5, amsgrad: true }),
+    weightDecay: 0.1,
+    cycled: true,
+    weights: [0.7797919307, -1.9898980194],
+  },
+  "SGD, no momentum, cycled": {
+    rule: sgd({ momentum: 0 }),
+    weightDecay: 0.1,
+    cycled: true,
+    weights: [0.9043440000, -2.2361880000],
+  },
+  "SGD, Nesterov, cycled": {
+    rule: sgd({ nesterov: true }),
+    weightDecay: 0.1,
+    cycled: true,
+    weights: [0.6888128870, -2.2796507740],
+  },
+  "SGD, dampening, cycled": {
+    rule: sgd({ dampening: 0.5 }),
+    weightDecay: 0.1,
+    cycled: true,
+    weights: [0.7840960000, -1.8356920000],
+  },
+  "RMSprop, centred, momentum, cycled": {
+    rule: rmsprop({ alpha: 0.9, centered: true, momentum: 0.9 }),
+    weightDecay: 0.1,
+    cycled: true,
+    weights: [-0.3470219794, -1.5899340643],
+  },
 };
 
-const groupAt = ({ weightDecay, momenta }: Golden, step: number): GroupStep => ({
-  learningRate,
+const groupAt = ({ rule, weightDecay, cycled }: Golden, step: number): GroupStep => ({
+  learningRate: cycled ? learningRates[step - 1] : 0.1,
   weightDecay,
-  momentum: momenta?.[step - 1],
+  momentum: cycled && rule.takesMomentum ? momenta[step - 1] : undefined,
 });
 
 function checkClose(name: string, found: FloatArray, wanted: readonly number[], tolerance: number): void {
