@@ -21,7 +21,8 @@ import { Arena } from "../src/plan/arena.ts";
 import { InlineExecutor, prepare } from "../src/plan/executor.ts";
 import { planBytes, planGraph } from "../src/plan/plan.ts";
 import { isPrunable } from "../src/pruning/sparsity.ts";
-import { buildBert, sparseInputs } from "./bert.ts";
+import { buildBert } from "./bert.ts";
+import { sparseInputs } from "./encoder.ts";
 import type { BertConfig } from "./config.ts";
 import { parseBertConfig } from "./config.ts";
 

@@ -124,7 +124,7 @@ Deno.test("TextReader reads scores, and reports what they are like", async () =>
     assert.deepEqual([...train.labels], [-1, -1, -1]);
     assert.deepEqual([...exampleAt(train, 0).typeIds], [0, 0, 0, 1, 1]);
     assert.equal(exampleAt(evaluation, 1).target, -2);
-    assert.match(formatDataReport(report), /^train       3 rows; scores -2 to 3, mean 0\.50\n/);
+    assert.match(formatDataReport(report), /^train +3 rows; scores -2 to 3, mean 0\.50\n/);
 
     const other = new TextReader();
     await Deno.writeTextFile(path("train.tsv"), scored.replace("0.5", "0.75"));

@@ -2,7 +2,7 @@
  * The plan of one training or evaluation step: the model's graph, its gradients, and the optimiser.
  * @module
  */
-import { type SparseInputs, sparseInputs } from "../../models/bert.ts";
+import { type SparseInputs, sparseInputs } from "../../models/encoder.ts";
 import { differentiate } from "../graph/autodiff.ts";
 import { Graph, type Value } from "../graph/graph.ts";
 import type { Step, Target } from "../graph/operation.ts";

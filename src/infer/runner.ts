@@ -4,8 +4,9 @@
  * A session has one runner that all threads share, or one runner for each thread. Weights are common to all.
  * @module
  */
-import { bertInputs, buildBert, sparseInputs } from "../../models/bert.ts";
+import { bertInputs, buildBert } from "../../models/bert.ts";
 import type { BertConfig } from "../../models/config.ts";
+import { sparseInputs } from "../../models/encoder.ts";
 import { packBatch } from "../data/batches.ts";
 import { byteLength, Graph, type Value } from "../graph/graph.ts";
 import { tiledIndex } from "../graph/layout.ts";
