@@ -1,9 +1,9 @@
 /**
- * The optimiser beside the machine's memory: AdamW moves 28 bytes a parameter and should run as fast as they can move.
+ * The optimisers beside the machine's memory: AdamW moves 28 bytes a parameter and should run as fast as they can move.
  *
- * Contestants take turns in one run: a plain copy, AdamW's loads and stores without its arithmetic, AdamW, and AdamW
- * with a mask. Rates count what the program asks for (a copy: 4 bytes read and 4 written an element); the processor
- * also reads the lines that a copy only writes, which AdamW, updating in place, has read anyway.
+ * Contestants take turns in one run: a plain copy, AdamW's loads and stores without its arithmetic, every optimiser, and
+ * AdamW with a mask. Rates count what the program asks for (a copy: 4 bytes read and 4 written an element); the
+ * processor also reads the lines that a copy only writes, which optimisers, updating in place, have read anyway.
  *
  *     deno run -A bench/optimizer.ts [parameters] [isa] [threads]
  * @module
@@ -11,8 +11,10 @@
 import { chooseThreads } from "../src/core/cores.ts";
 import { Graph } from "../src/graph/graph.ts";
 import { splitRange, type Step } from "../src/graph/operation.ts";
-import { adamwScalarCount, adamwScalars, adamwSteps } from "../src/kernels/adamw/steps.ts";
 import { callKernel, defineKernel, type Kernel } from "../src/kernels/kernel.ts";
+import { optimizerDefaults, updateRule } from "../src/kernels/optimizer/optimizers.ts";
+import type { OptimizerSettings, UpdateRule } from "../src/kernels/optimizer/rule.ts";
+import { updateSteps } from "../src/kernels/optimizer/steps.ts";
 import { selectMachine } from "../src/machines/mod.ts";
 import { Arena } from "../src/plan/arena.ts";
 import { prepare } from "../src/plan/executor.ts";
@@ -22,7 +24,7 @@ import { WorkerPool } from "../workers/pool.ts";
 
 /** What to measure. */
 export interface OptimizerBenchOptions {
-  /** Parameters, rounded up to whole worker shares; beyond the last cache at 16 bytes each for a true answer. */
+  /** Parameters, rounded up to whole worker shares; beyond the last cache at 20 bytes each for a true answer. */
   readonly parameters: number;
   /** As `selectMachine` takes it. */
   readonly isa?: string;
@@ -34,7 +36,8 @@ export interface OptimizerBenchOptions {
 
 /** One contestant. Rates in 10⁹ bytes a second. */
 export interface OptimizerRow {
-  readonly pass: "copy" | "traffic" | "adamw" | "adamw masked";
+  /** `copy`, `traffic`, or the key of an `UpdateRule`, with `masked` where it runs with a mask. */
+  readonly pass: string;
   /** Bytes read and written per parameter. */
   readonly bytes_per_parameter: number;
   readonly median_ms: number;
@@ -55,6 +58,18 @@ export interface OptimizerBenchResult {
 
 /** Elements that a worker's share and a turn of the loops below are multiples of, on every machine. */
 const grain = 64;
+
+/** Every optimiser, and those of its forms that remember more. */
+const optimizers = [
+  optimizerDefaults("adamw"),
+  { ...optimizerDefaults("adamw"), amsgrad: true },
+  optimizerDefaults("adam"),
+  optimizerDefaults("sgd"),
+  { ...optimizerDefaults("sgd"), momentum: 0.9 },
+  { ...optimizerDefaults("sgd"), momentum: 0.9, nesterov: true },
+  optimizerDefaults("rmsprop"),
+  { ...optimizerDefaults("rmsprop"), centered: true, momentum: 0.9 },
+] as OptimizerSettings[];
 
 /** Arguments of the two reference kernels. */
 const streamArguments = { a: "pointer", b: "pointer", c: "pointer", d: "pointer", turns: "integer" } as const;
@@ -94,22 +109,32 @@ const trafficKernel: Kernel<typeof streamArguments> = defineKernel({
   },
 });
 
-/** Times every contestant on its own arena of 16 bytes a parameter. */
+/** Bytes that a step reads and writes per parameter: weight, gradient and states in, weight and states out. */
+function stepBytes({ states }: UpdateRule): number {
+  return 4 * (3 + 2 * states.length);
+}
+
+/** Times every contestant on one arena of 20 bytes a parameter. */
 export async function benchOptimizer(options: OptimizerBenchOptions): Promise<OptimizerBenchResult> {
   const machine = selectMachine(options.isa);
   const threads = chooseThreads(options.threads).count;
   const count = Math.ceil(options.parameters / grain) * grain;
-  const arena = new Arena(16 * count + count / 8 + 2 ** 16);
-  const [w, g, m, v] = ["w", "g", "m", "v"].map((name) => {
+  const rules = optimizers.map(updateRule);
+  const [adamw] = rules;
+  const arena = new Arena(20 * count + count / 8 + 2 ** 16);
+  const [w, g, ...states] = ["w", "g", "state 0", "state 1", "state 2"].map((name) => {
     const address = arena.allocate(4 * count, name);
     arena.float32(address, count).fill(2 ** -10); // Fresh pages all stand for one page of zeros; written ones are memory.
     return address;
   });
   const mask = arena.allocate(count / 8, "mask");
   arena.bytes(mask, count / 8).fill(255);
-  const scalars = arena.allocate(4 * adamwScalarCount, "scalars");
-  const settings = { learningRate: 1e-5, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 };
-  arena.float32(scalars, adamwScalarCount).set(adamwScalars(settings, 10));
+  const scalars = new Map(rules.map((rule) => {
+    const address = arena.allocate(4 * rule.scalars.length, `scalars of ${rule.key}`);
+    const group = { learningRate: 1e-5, weightDecay: 0.01 };
+    arena.float32(address, rule.scalars.length).set(rule.scalarsOf(group, 10));
+    return [rule, address];
+  }));
   const clip = arena.allocate(4, "clip");
   arena.float32(clip, 1)[0] = 1;
 
@@ -118,24 +143,29 @@ export async function benchOptimizer(options: OptimizerBenchOptions): Promise<Op
     calls: splitRange(elements, threads, grain).map(({ begin, end }) => [callKernel(kernel, {
       // The copy goes from the first half of the arrays to the second.
       a: w + 4 * begin,
-      b: (kernel === copyKernel ? m : g) + 4 * begin,
-      c: m + 4 * begin,
-      d: v + 4 * begin,
+      b: (kernel === copyKernel ? states[0] : g) + 4 * begin,
+      c: states[0] + 4 * begin,
+      d: states[1] + 4 * begin,
       turns: (end - begin) / (vectors * machine.lanes),
     })]),
   }];
-  const adamw = (mask?: number) =>
-    adamwSteps({
-      ranges: [{ weights: w, gradients: g, firstMoment: m, secondMoment: v, scalars, mask, count }],
-      clip,
-      workers: threads,
-    });
-  const contestants = [
+  const update = (rule: UpdateRule, mask?: number) => {
+    const range = {
+      weights: w,
+      gradients: g,
+      states: states.slice(0, rule.states.length),
+      scalars: scalars.get(rule)!,
+      mask,
+      count,
+    };
+    return updateSteps({ rule, ranges: [range], clip, workers: threads });
+  };
+  const contestants: { pass: string; bytes: number; steps: Step[] }[] = [
     { pass: "copy", bytes: 16, steps: stream(copyKernel, 4, 2 * count) },
-    { pass: "traffic", bytes: 28, steps: stream(trafficKernel, 1, count) },
-    { pass: "adamw", bytes: 28, steps: adamw() },
-    { pass: "adamw masked", bytes: 28 + 1 / 8, steps: adamw(mask) },
-  ] as const;
+    { pass: "traffic", bytes: stepBytes(adamw), steps: stream(trafficKernel, 1, count) },
+    ...rules.map((rule) => ({ pass: rule.key, bytes: stepBytes(rule), steps: update(rule) })),
+    { pass: "adamw masked", bytes: stepBytes(adamw) + 1 / 8, steps: update(adamw, mask) },
+  ];
 
   const executor = await WorkerPool.create({ machine, threads, arena });
   try {
@@ -175,16 +205,18 @@ export async function benchOptimizer(options: OptimizerBenchOptions): Promise<Op
 function checkDone(weights: Float32Array, isa: string): void {
   const [first] = weights;
   if (Number.isFinite(first) && first !== 2 ** -10 && weights.every((weight) => weight === first)) return;
-  throw new Error(`AdamW on ${isa} left weights of ${first} and others: wanted one value, and not the first`);
+  throw new Error(
+    `Optimisers on ${isa} left weights of ${first} and others: wanted one value, and not the first`,
+  );
 }
 
 /** The result as a table. */
 export function formatOptimizer({ isa, threads, parameters, rows }: OptimizerBenchResult): string {
   return [
     `${isa}, ${threads} threads, ${(parameters / 1e6).toFixed(1)} million parameters`,
-    "pass           bytes/parameter   median ms     best ms      GB/s   of copy",
+    "pass                       bytes/parameter   median ms     best ms      GB/s   of copy",
     ...rows.map(({ pass, bytes_per_parameter, median_ms, best_ms, gb_s, share_of_copy }) =>
-      pass.padEnd(15) + bytes_per_parameter.toFixed(2).padStart(15) + median_ms.toFixed(1).padStart(12) +
+      pass.padEnd(27) + bytes_per_parameter.toFixed(2).padStart(15) + median_ms.toFixed(1).padStart(12) +
       best_ms.toFixed(1).padStart(12) + gb_s.toFixed(2).padStart(10) +
       `${(100 * share_of_copy).toFixed(0)} %`.padStart(10)
     ),

@@ -1,20 +1,20 @@
 /**
  * The lookup table in training, as a rule the word embeddings: rows that a batch does not name are left alone until they
- * are read (`src/kernels/adamw/lazy.ts` says why that changes no bit).
+ * are read (`src/kernels/optimizer/lazy.ts` says why that changes no bit).
  * @module
  */
 import type { Value } from "../graph/graph.ts";
 import { Graph, indices } from "../graph/graph.ts";
 import type { Step, Target } from "../graph/operation.ts";
+import { DistinctRows, distinctRowsGradient } from "../kernels/embedding/distinct_rows.ts";
+import type { FlatRange } from "../kernels/global_norm/steps.ts";
 import {
-  AdamwHistory,
   catchUpSteps,
   flushSteps,
   type LazyTable,
+  StepHistory,
   updateRowsSteps,
-} from "../kernels/adamw/lazy.ts";
-import { DistinctRows, distinctRowsGradient } from "../kernels/embedding/distinct_rows.ts";
-import type { FlatRange } from "../kernels/global_norm/steps.ts";
+} from "../kernels/optimizer/lazy.ts";
 import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import type { Arena } from "../plan/arena.ts";
 import { type Plan, planGraph } from "../plan/plan.ts";
@@ -45,7 +45,7 @@ export class LazyTableSteps {
   readonly #table: LazyTable;
   readonly #rule: UpdateRule;
   readonly #distinct: DistinctRows;
-  #history: AdamwHistory | undefined;
+  #history: StepHistory | undefined;
 
   /** Whether lazy steps pay for batches of up to so many columns. */
   static pays(table: ParameterSlot, columns: number): boolean {
@@ -80,7 +80,7 @@ export class LazyTableSteps {
   }
 
   /** The steps taken since all rows were up to date; absent before `attach`. */
-  get history(): AdamwHistory {
+  get history(): StepHistory {
     if (!this.#history) throw new Error("Cannot take lazy steps: the arena is not attached");
     return this.#history;
   }
@@ -90,7 +90,7 @@ export class LazyTableSteps {
     const { history, historyLength, lastSteps, rows } = this.#table;
     arena.int32(lastSteps, rows).fill(0);
     arena.int32(historyLength, 1)[0] = 0;
-    this.#history = new AdamwHistory({
+    this.#history = new StepHistory(this.#rule, {
       history: arena.float32(history, historyCapacity * this.#rule.scalars.length),
       historyLength: arena.int32(historyLength, 1),
     });
