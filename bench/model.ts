@@ -14,7 +14,7 @@ import { exportModel } from "../src/export/mod.ts";
 import { writeOnnx } from "../src/export/onnx.ts";
 import { magnitude } from "../src/pruning/magnitude.ts";
 import { pruneMasks, zeroPruned } from "../src/pruning/method.ts";
-import type { Pattern } from "../src/pruning/pattern.ts";
+import { checkPattern, type Pattern } from "../src/pruning/pattern.ts";
 import { isPrunable, sparsityOfWeights } from "../src/pruning/sparsity.ts";
 import { runBench } from "./compare.ts";
 import type { EngineSource } from "./engine.ts";
@@ -138,8 +138,15 @@ export async function writeSyntheticModel(options: SyntheticOptions): Promise<vo
     return { name, shape, data };
   });
   const prunable = tensors.filter(({ name }) => isPrunable(name));
+  const matrices = prunable.map(({ name, shape: [rows, columns], data }) => ({
+    name,
+    rows,
+    columns,
+    values: data,
+  }));
+  checkPattern(options.pattern, matrices);
   const masks = pruneMasks(
-    prunable.map(({ name, shape, data }) => ({ name, rows: shape[0], columns: shape[1], values: data })),
+    matrices,
     { method: magnitude, pattern: options.pattern, scope: "layer", sparsity: options.sparsity },
   );
   for (const { name, data } of prunable) zeroPruned(masks.get(name)!, [data]);

@@ -19,8 +19,8 @@ import { Trainer } from "../src/finetune/trainer.ts";
 import { optimizerDefaults } from "../src/kernels/optimizer/optimizers.ts";
 import { selectMachine } from "../src/machines/mod.ts";
 import type { ExecutorFactory } from "../src/plan/executor.ts";
-import { bitsetWords, setBit } from "../src/pruning/bitset.ts";
-import { blockGrid, expandBlockMask, type Pattern } from "../src/pruning/pattern.ts";
+import { pruneMasks, type PruningMethod } from "../src/pruning/method.ts";
+import { blockGrid, checkPattern, type Pattern } from "../src/pruning/pattern.ts";
 import { isPrunable, sparsityOfMasks } from "../src/pruning/sparsity.ts";
 import { poolFactory } from "../workers/pool.ts";
 import { interleave, type LatencySummary } from "./measure.ts";
@@ -330,23 +330,28 @@ export interface RandomMask {
 }
 
 /**
- * Masks that share of the blocks of every prunable matrix, each block by a random number of its own, so a higher
- * sparsity keeps the zeros of a lower one.
+ * Prunes that share of the blocks of every prunable matrix by random scores, each block's of its own, so that a higher sparsity
+ * keeps the zeros of a lower one.
  */
 export function randomMask(layout: ParameterLayout, pattern: Pattern, sparsity: number): RandomMask {
-  const threshold = sparsity * 2 ** 32;
+  const method: PruningMethod = {
+    name: "random",
+    score(matrix) {
+      const grid = blockGrid(pattern, matrix);
+      const key = randomKey(0, "bench mask", matrix.name);
+      return {
+        values: Float32Array.from({ length: grid.rows * grid.columns }, (_, block) => randomBits(key, block)),
+      };
+    },
+  };
   const words = new Uint32Array(layout.prunableLength / 32);
   const matrices = layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => {
     const [rows, columns] = slot.shape;
-    const grid = blockGrid(pattern, { rows, columns });
-    const blocks = new Uint32Array(bitsetWords(grid.rows * grid.columns));
-    const key = randomKey(0, "bench mask", slot.name);
-    for (let block = 0; block < grid.rows * grid.columns; block++) {
-      if (randomBits(key, block) >= threshold) setBit(blocks, block);
-    }
-    const mask = expandBlockMask(blocks, pattern, { rows, columns });
-    words.set(mask, slot.offset / 32);
-    return { name: slot.name, rows, columns, mask };
+    return { ...slot, rows, columns, values: new Float32Array(slot.length) };
   });
-  return { words, sparsity: sparsityOfMasks(matrices).overall };
+  checkPattern(pattern, matrices);
+  const masks = pruneMasks(matrices, { method, pattern, scope: "layer", sparsity });
+  for (const { name, offset } of matrices) words.set(masks.get(name)!, offset / 32);
+  const counted = matrices.map((matrix) => ({ ...matrix, mask: masks.get(matrix.name)! }));
+  return { words, sparsity: sparsityOfMasks(counted).overall };
 }

@@ -38,7 +38,11 @@ export function benchCommand(): Command {
       "random weights of a shape: bert-tiny, minilm-l6, bert-base, bert-large, …",
     )
     .option("--sparsity <x>", "zeros of the synthetic model, in [0, 1) (default 0.9)", parseNumber)
-    .option("--pattern <name>", "pattern of the synthetic model: unstructured or 4x1", "unstructured")
+    .option(
+      "--pattern <name>",
+      "pattern of the synthetic model: unstructured, 4x1, 1x4, N:M, [r,c]",
+      "unstructured",
+    )
     .option("--quantize <type>", "int8: not available in this version")
     .option("--tokens <n>", "tokens in a text (default 128, or what the model can take)", parseNumber)
     .option("--batch <n>", "texts in a call (default 1)", parseNumber)

@@ -93,8 +93,8 @@ Deno.test("infer and export answer bad input with exit code 2 and one line, and 
     ],
     [
       "export",
-      ["--model", "model", "--out", "out", "--pattern", "2:4"],
-      /^Unknown pruning pattern 2:4: wanted one/,
+      ["--model", "model", "--out", "out", "--pattern", "4:2"],
+      /^Unknown pruning pattern 4:2: wanted unstructured, /,
     ],
     [
       "export",

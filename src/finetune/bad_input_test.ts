@@ -87,7 +87,7 @@ Deno.test("finetune refuses names it does not know, and lists those it knows", a
       { task: "regression" },
       "--task is regression: wanted text-classification, the one task of this version",
     ],
-    [{ pattern: "2:4" }, /^Unknown pruning pattern 2:4: wanted one of unstructured, 4x1$/],
+    [{ pattern: "4:2" }, /^Unknown pruning pattern 4:2: wanted unstructured, 4x1, 1x4 /],
     [{ scope: "row" }, "--pruning-scope is row: wanted layer or global"],
     [{ device: "tpu" }, "--device is tpu: wanted auto, cpu or webgpu"],
     [{ device: "webgpu" }, "--device webgpu is not available: this version trains on the CPU only"],

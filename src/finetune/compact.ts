@@ -15,7 +15,7 @@ import type { Executor } from "../plan/executor.ts";
 import { alignUp } from "../plan/memory.ts";
 import { usualTile } from "../plan/plan.ts";
 import { popcount } from "../pruning/bitset.ts";
-import type { Pattern } from "../pruning/pattern.ts";
+import { blockShape, type Pattern } from "../pruning/pattern.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { type CompactMatrix, type CompactRequest, roomFor, task as compactMatrix } from "./compact_task.ts";
 import { task as expandMatrix } from "./expand_task.ts";
@@ -39,8 +39,19 @@ export interface StateAddresses {
   readonly mask: number;
 }
 
+/**
+ * What sparse kernels know of patterns: `4x1` where all of them prune whole groups of four outputs, which a kernel reads once
+ * for the four; single weights otherwise.
+ */
+export function sparsePatternOf(...patterns: readonly Pattern[]): SparsePattern {
+  return patterns.length > 0 && patterns.every((pattern) => blockShape(pattern).rows % 4 === 0)
+    ? "4x1"
+    : "unstructured";
+}
+
 /** What compact matrices are made for. */
 export interface CompactOptions {
+  /** What masks prune together; see `sparsePatternOf`. */
   readonly pattern: Pattern;
   readonly machine: Machine;
   readonly at: StateAddresses;
@@ -54,7 +65,9 @@ export class CompactMatrices {
   #isCompact = false;
 
   /** Reserves memory. With a made-up allocator, to learn how much that takes, nothing else may be called. */
-  constructor({ slots }: ParameterLayout, { pattern, machine, at }: CompactOptions, allocator: Allocator) {
+  constructor({ slots }: ParameterLayout, options: CompactOptions, allocator: Allocator) {
+    const { machine, at } = options;
+    const pattern = sparsePatternOf(options.pattern);
     for (const { name, shape: [rows, depth], offset, length } of slots) {
       if (!isPrunable(name)) continue;
       const cuts = {

@@ -1,18 +1,47 @@
 /**
- * Pruning during training: when the mask is renewed, and how.
+ * Pruning during training: when the masks are renewed, and how.
  * @module
  */
-import { magnitude } from "../pruning/magnitude.ts";
-import { type PrunableMatrix, pruneMasks } from "../pruning/method.ts";
-import { cubicSchedule, type PruningSchedule } from "../pruning/schedule.ts";
-import type { Pattern } from "../pruning/pattern.ts";
+import { InputError } from "../core/errors.ts";
 import { bitsetWords } from "../pruning/bitset.ts";
-import { task as pruneMatrix } from "./prune_task.ts";
+import { pruneZeros } from "../pruning/constant.ts";
+import { magnitude } from "../pruning/magnitude.ts";
+import { type PrunableMatrix, pruneMasks, type PruningScope } from "../pruning/method.ts";
+import type { Pattern } from "../pruning/pattern.ts";
+import type { PruningPhase } from "../pruning/phase.ts";
+import { type PruningSchedule, pruningSchedule } from "../pruning/schedule.ts";
+import { gatheredScores, type ScoreUnit } from "../pruning/scores.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
+import { allPrunable, matchTargets } from "../pruning/targets.ts";
+import { sparsePatternOf } from "./compact.ts";
 import type { FinetuneSettings } from "./options.ts";
+import { task as pruneMatrix } from "./prune_task.ts";
 import type { Trainer } from "./trainer.ts";
 
-/** The cubic schedule laid over a run's optimiser steps; undefined when nothing is to be pruned. */
+/** Scores that a method gathers during training, in the trainer's memory. */
+export interface GatheredScores {
+  /** What each of a matrix's scores is about. */
+  readonly unit: ScoreUnit;
+  /** Whether what is pruned stays so, whatever its score. */
+  readonly monotone: boolean;
+  /** Where those of a matrix lie, f32: bytes from the arena's start. */
+  address(name: string): number;
+  /** The same as a live view. */
+  view(name: string): Float32Array;
+}
+
+/** What masks of which matrices are to become. */
+interface Refresh {
+  /** Weight names. */
+  readonly names: ReadonlySet<string>;
+  readonly pattern: Pattern;
+  readonly scope: PruningScope;
+  readonly sparsity: number;
+  /** Absent: magnitudes of the weights. */
+  readonly scores?: GatheredScores;
+}
+
+/** The schedule of a run's settings, laid over its optimiser steps; undefined when nothing is to be pruned. */
 export function pruningScheduleOf(
   settings: FinetuneSettings,
   totalSteps: number,
@@ -20,7 +49,7 @@ export function pruningScheduleOf(
   if (settings.sparsity === 0) return undefined;
   const begin = Math.min(totalSteps - 1, Math.round(settings.pruneBegin * totalSteps));
   const end = Math.min(totalSteps - 1, Math.round(settings.pruneEnd * totalSteps));
-  return cubicSchedule({
+  return pruningSchedule("cubic", {
     initialSparsity: 0,
     finalSparsity: settings.sparsity,
     begin,
@@ -29,32 +58,101 @@ export function pruningScheduleOf(
   });
 }
 
-/** Renews the trainer's mask at a sparsity and gives the sparsity of the prunable weights reached. */
+/**
+ * The pattern of a trainer that goes through phases: that of all masks in common. The zeros that `constant` finds lie as they
+ * come.
+ */
+export function trainingPatternOf(phases: readonly PruningPhase[]): Pattern {
+  return sparsePatternOf(
+    ...phases.map(({ method, pattern }) => method.name === "constant" ? "unstructured" : pattern),
+  );
+}
+
+/**
+ * Renews the masks of a phase's targets to what its schedule has at a step, and gives the sparsity that all prunable weights
+ * together have then. `scores` are those of methods that gather them; `magnitude` and `constant` need none. Throws
+ * InputError where `constant` finds no zeros in any target.
+ */
 export async function refreshMasks(
   trainer: Trainer<never>,
-  { pattern, scope }: FinetuneSettings,
+  phase: PruningPhase,
+  step: number,
+  scores?: GatheredScores,
+): Promise<number>;
+/** The same for all prunable matrices by magnitude, to a given sparsity. */
+export async function refreshMasks(
+  trainer: Trainer<never>,
+  settings: Pick<FinetuneSettings, "pattern" | "scope">,
   sparsity: number,
+): Promise<number>;
+export async function refreshMasks(
+  trainer: Trainer<never>,
+  phase: PruningPhase | Pick<FinetuneSettings, "pattern" | "scope">,
+  step: number,
+  scores?: GatheredScores,
 ): Promise<number> {
-  if (scope === "layer") {
-    await trainer.reprune(pruneMatrix, (name, place) => ({ ...place, name, pattern, sparsity }));
-  } else {
-    await trainer.settle();
-    pruneTogether(trainer, pattern, sparsity);
+  const { pattern, scope } = phase;
+  const targets = "targets" in phase ? phase.targets : [allPrunable];
+  const method = "method" in phase ? phase.method.name : "magnitude";
+  const sparsity = "schedule" in phase ? phase.schedule.sparsity(step) : step;
+  if ((method === "magnitude" || method === "constant") !== (scores === undefined)) {
+    throw new Error(`Cannot prune by ${method} ${scores ? "with" : "without"} scores gathered in training`);
   }
+  const names = new Set(matchTargets(targets, trainer.layout.slots.map(({ name }) => name)));
+  const refresh = { names, pattern, scope, sparsity, scores };
+  if (method === "constant") await holdZeros(trainer, names);
+  else if (scope === "layer") await pruneEach(trainer, refresh);
+  else await pruneTogether(trainer, refresh);
   return sparsityOfMasks(matricesOf(trainer)).overall;
 }
 
+/** Each matrix on a worker. */
+async function pruneEach(
+  trainer: Trainer<never>,
+  { names, pattern, sparsity, scores }: Refresh,
+): Promise<void> {
+  await trainer.reprune(pruneMatrix, (name, place) =>
+    names.has(name)
+      ? {
+        ...place,
+        name,
+        pattern,
+        sparsity,
+        scores: scores && { address: scores.address(name), unit: scores.unit },
+        monotone: scores?.monotone ?? true,
+      }
+      : undefined);
+}
+
 /** All matrices are ranked together, which one thread does. */
-function pruneTogether(trainer: Trainer<never>, pattern: Pattern, sparsity: number): void {
-  const matrices = matricesOf(trainer);
+async function pruneTogether(
+  trainer: Trainer<never>,
+  { names, pattern, sparsity, scores }: Refresh,
+): Promise<void> {
+  await trainer.settle();
+  const matrices = matricesOf(trainer).filter(({ name }) => names.has(name));
   const masks = pruneMasks(matrices, {
-    method: magnitude,
+    method: scores ? gatheredScores((name) => scores.view(name), scores.unit) : magnitude,
     pattern,
     scope: "global",
     sparsity,
-    previous: new Map(matrices.map(({ name, mask }) => [name, mask])),
+    previous: scores?.monotone ?? true ? new Map(matrices.map(({ name, mask }) => [name, mask])) : undefined,
   });
   for (const { name, mask } of matrices) mask.set(masks.get(name)!);
+  trainer.applyMask();
+}
+
+/** What is zero stays so. */
+async function holdZeros(trainer: Trainer<never>, names: ReadonlySet<string>): Promise<void> {
+  await trainer.settle();
+  const matrices = matricesOf(trainer).filter(({ name }) => names.has(name));
+  for (const { values, mask } of matrices) pruneZeros(values, mask);
+  const { weights, zeros } = sparsityOfMasks(matrices);
+  if (zeros === 0) {
+    throw new InputError(
+      `Pruning method constant finds no zero among the ${weights} weights of its targets: wanted a pruned model`,
+    );
+  }
   trainer.applyMask();
 }
 

@@ -6,7 +6,8 @@ import type { Task } from "../plan/executor.ts";
 import { bitsetWords } from "../pruning/bitset.ts";
 import { magnitude } from "../pruning/magnitude.ts";
 import { pruneMasks, zeroPruned } from "../pruning/method.ts";
-import type { Pattern } from "../pruning/pattern.ts";
+import { blockGrid, type Pattern } from "../pruning/pattern.ts";
+import { gatheredScores, type ScoreUnit } from "../pruning/scores.ts";
 import type { MatrixPlace } from "./compact_task.ts";
 
 /** A matrix to prune. */
@@ -14,20 +15,33 @@ export interface PruneRequest extends Pick<MatrixPlace, "rows" | "depth" | "stat
   readonly name: string;
   readonly pattern: Pattern;
   readonly sparsity: number;
+  /** Ranks by these f32, in bytes from the arena's start, and not by the magnitudes of the weights. */
+  readonly scores?: { readonly address: number; readonly unit: ScoreUnit };
+  /** Whether what is pruned already stays so. */
+  readonly monotone: boolean;
 }
 
-/** Prunes by magnitude; what is pruned already stays so. */
-export const task: Task<PruneRequest, void> = {
+/** Renews a mask; undefined stands for a matrix that is left alone. */
+export const task: Task<PruneRequest | undefined, void> = {
   name: "pruneMatrix",
-  run(memory, { name, rows, depth, states, mask: at, pattern, sparsity }) {
+  run(memory, request) {
+    if (!request) return;
+    const { name, rows, depth, states, mask: at, pattern, sparsity, scores, monotone } = request;
+    const shape = { rows, columns: depth };
     const mask = new Uint32Array(memory.buffer, at, bitsetWords(rows * depth));
     const values = new Float32Array(memory.buffer, states[0], rows * depth);
-    const masks = pruneMasks([{ name, rows, columns: depth, values }], {
-      method: magnitude,
+    const method = scores
+      ? gatheredScores(() => {
+        const units = scores.unit === "block" ? blockGrid(pattern, shape) : shape;
+        return new Float32Array(memory.buffer, scores.address, units.rows * units.columns);
+      }, scores.unit)
+      : magnitude;
+    const masks = pruneMasks([{ ...shape, name, values }], {
+      method,
       pattern,
       scope: "layer",
       sparsity,
-      previous: new Map([[name, mask.slice()]]),
+      previous: monotone ? new Map([[name, mask.slice()]]) : undefined,
     });
     mask.set(masks.get(name)!);
     zeroPruned(mask, states.map((address) => new Float32Array(memory.buffer, address, rows * depth)));

@@ -12,7 +12,7 @@ import { Graph } from "../graph/graph.ts";
 import { interpret } from "../graph/interpreter.ts";
 import type { NumberArray } from "../graph/operation.ts";
 import { InlineExecutor } from "../plan/executor.ts";
-import { blockShapes, type Pattern } from "../pruning/pattern.ts";
+import { blockShape, type Pattern } from "../pruning/pattern.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import type { SessionInput } from "./encoder_session.ts";
 import type { SessionOptions } from "./session.ts";
@@ -101,13 +101,15 @@ function randomTensor(
     return data;
   }
   const [rows, columns] = shape;
-  const { rows: height } = blockShapes[pattern];
+  const { rows: height, columns: width } = blockShape(pattern);
   for (let top = 0; top < rows; top += height) {
     const kept = typeof density === "number" ? density : density(name, top / height);
-    for (let column = 0; column < columns; column++) {
+    for (let left = 0; left < columns; left += width) {
       if (stream.uniform() >= kept) continue;
       for (let row = top; row < Math.min(top + height, rows); row++) {
-        data[row * columns + column] = deviation * stream.normal();
+        for (let column = left; column < Math.min(left + width, columns); column++) {
+          data[row * columns + column] = deviation * stream.normal();
+        }
       }
     }
   }

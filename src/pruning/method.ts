@@ -6,9 +6,19 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
-import { bitsetWords } from "./bitset.ts";
-import { blockGrid, collapseToBlocks, expandBlockMask, type MatrixShape, type Pattern } from "./pattern.ts";
-import { selectMask, selectMasks } from "./select.ts";
+import { bitsetWords, popcount } from "./bitset.ts";
+import {
+  blockGrid,
+  collapseToBlocks,
+  expandBlockMask,
+  groupTolerance,
+  highestSparsity,
+  type MatrixShape,
+  type Pattern,
+  weightGroup,
+} from "./pattern.ts";
+import { type ScoreList, selectMask, selectMasks } from "./select.ts";
+import { sparedWeights } from "./weight_groups.ts";
 
 /** A weight matrix [rows = outputs, columns = inputs], row-major, with its checkpoint name. */
 export interface PrunableMatrix extends MatrixShape {
@@ -49,43 +59,72 @@ export interface PruningRequest {
 /**
  * One mask per matrix, by name: bit i is 1 where weight i (row-major) is kept.
  *
- * Exactly round(sparsity · blocks) blocks are pruned, of each matrix or of all together. For `unstructured` that is
- * the number of weights; for `4x1` it is too where the rows are a multiple of 4. Ties go by `selectMasks`.
- * Throws InputError for a sparsity outside [0, 1] and for scores that are not numbers.
+ * Exactly round(sparsity · blocks) blocks are pruned, of each matrix or of all together. For patterns of single weights that
+ * is the number of weights, and for blocks it is too where they divide the matrix. Ties go by `selectMasks`.
+ *
+ * N:M on the way to its sparsity prunes the weights of least score too, but never more than M − N of a group: those that
+ * the end will prune, were scores to stay. Within 0.01 of 1 − N/M exactly M − N of every group are pruned.
+ *
+ * Throws InputError for a sparsity outside [0, 1] or above that of N:M, and for scores that are not numbers.
  */
 export function pruneMasks(
   matrices: readonly PrunableMatrix[],
   request: PruningRequest,
 ): Map<string, Uint32Array> {
-  const { method, pattern, scope, sparsity, previous } = request;
-  if (!(sparsity >= 0 && sparsity <= 1)) {
-    throw new InputError(`Cannot prune to sparsity ${sparsity}: wanted a number from 0 to 1`);
-  }
-  const countOf = (blocks: number) => Math.round(sparsity * blocks);
-  const scoresOf = (matrix: PrunableMatrix) => {
-    const mask = previous?.get(matrix.name);
-    checkSizes(matrix, mask);
-    return {
-      name: matrix.name,
-      ...method.score(matrix, pattern),
-      previous: mask && collapseToBlocks(mask, pattern, matrix),
-    };
-  };
-  const blocksOf = (matrix: PrunableMatrix) => {
-    const grid = blockGrid(pattern, matrix);
-    return grid.rows * grid.columns;
-  };
-
-  const total = matrices.reduce((sum, matrix) => sum + blocksOf(matrix), 0);
+  const { pattern, scope, sparsity, previous } = request;
+  checkSparsity(sparsity, pattern);
+  const scored = matrices.map((matrix) => scoreList(matrix, request));
   const blockMasks = scope === "global"
-    ? selectMasks(matrices.map(scoresOf), countOf(total))
-    : matrices.map((matrix) => selectMask(scoresOf(matrix), countOf(blocksOf(matrix))));
+    ? selectMasks(scored, prunedCount(scored, sparsity, pattern))
+    : scored.map((list) => selectMask(list, prunedCount([list], sparsity, pattern)));
   return new Map(matrices.map((matrix, index) => {
     const mask = expandBlockMask(blockMasks[index], pattern, matrix);
     // A mask of another pattern may have pruned part of a block that is kept now.
     previous?.get(matrix.name)?.forEach((word, at) => mask[at] &= word);
     return [matrix.name, mask];
   }));
+}
+
+/** The blocks of a matrix as they compete. */
+function scoreList(matrix: PrunableMatrix, { method, pattern, previous }: PruningRequest): ScoreList {
+  const { name } = matrix;
+  const mask = previous?.get(name);
+  checkSizes(matrix, mask);
+  const grid = blockGrid(pattern, matrix);
+  const scores = method.score(matrix, pattern);
+  if (scores.values.length !== grid.rows * grid.columns) {
+    throw new RangeError(
+      `Cannot prune ${name} [${matrix.rows}, ${matrix.columns}]: there are ${scores.values.length} scores ` +
+        `of ${grid.rows * grid.columns} blocks`,
+    );
+  }
+  const list = { name, ...scores, previous: mask && collapseToBlocks(mask, pattern, matrix) };
+  const group = weightGroup(pattern);
+  return group ? { ...list, spared: sparedWeights(list, matrix, group) } : list;
+}
+
+/** How many blocks of lists that compete are pruned. */
+function prunedCount(lists: readonly ScoreList[], sparsity: number, pattern: Pattern): number {
+  const sum = (count: (list: ScoreList) => number) => lists.reduce((all, list) => all + count(list), 0);
+  const blocks = sum(({ values }) => values.length);
+  const count = Math.round(sparsity * blocks);
+  if (!weightGroup(pattern)) return count;
+  const most = blocks - sum(({ spared }) => popcount(spared!));
+  return sparsity >= highestSparsity(pattern) - groupTolerance ? most : Math.min(most, count);
+}
+
+function checkSparsity(sparsity: number, pattern: Pattern): void {
+  if (!(sparsity >= 0 && sparsity <= 1)) {
+    throw new InputError(`Cannot prune to sparsity ${sparsity}: wanted a number from 0 to 1`);
+  }
+  const highest = highestSparsity(pattern);
+  if (sparsity > highest + groupTolerance) {
+    throw new InputError(
+      `Cannot prune to sparsity ${sparsity} in the pattern ${pattern}: wanted at most ${
+        Number(highest.toFixed(4))
+      }`,
+    );
+  }
 }
 
 function checkSizes({ name, rows, columns, values }: PrunableMatrix, mask: Uint32Array | undefined): void {

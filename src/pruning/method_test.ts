@@ -4,7 +4,7 @@ import { InputError } from "../core/errors.ts";
 import { fullBitset, hasBit, popcount } from "./bitset.ts";
 import { magnitude } from "./magnitude.ts";
 import { type PrunableMatrix, pruneMasks, type PruningMethod, zeroPruned } from "./method.ts";
-import { blockGrid, blockShapes, collapseToBlocks, expandBlockMask, parsePattern } from "./pattern.ts";
+import { blockGrid, blockShape, collapseToBlocks, expandBlockMask, type Pattern } from "./pattern.ts";
 
 const matrix: fc.Arbitrary<Omit<PrunableMatrix, "name">> = fc.record({
   rows: fc.integer({ min: 1, max: 11 }),
@@ -18,11 +18,12 @@ const matrix: fc.Arbitrary<Omit<PrunableMatrix, "name">> = fc.record({
 );
 const matrices: fc.Arbitrary<PrunableMatrix[]> = fc.array(matrix, { maxLength: 4 })
   .map((list) => list.map((each, index) => ({ ...each, name: `w${index}` })));
-const pattern = fc.constantFrom("unstructured" as const, "4x1" as const);
+/** Patterns of blocks; those of groups are in weight_groups_test.ts. */
+const pattern = fc.constantFrom<Pattern>("unstructured", "4x1", "1x4", "[2,3]", "[8,1]");
 const scope = fc.constantFrom("layer" as const, "global" as const);
 const sparsity = fc.oneof(fc.constantFrom(0, 0.5, 0.9, 1), fc.double({ min: 0, max: 1, noNaN: true }));
 
-const blocksOf = (each: PrunableMatrix, name: "unstructured" | "4x1") => {
+const blocksOf = (each: PrunableMatrix, name: Pattern) => {
   const grid = blockGrid(name, each);
   return grid.rows * grid.columns;
 };
@@ -39,13 +40,14 @@ Deno.test("pruneMasks prunes exactly round(sparsity · blocks), of each matrix o
   }));
 });
 
-Deno.test("the weights of a 4x1 block are kept or pruned together, also in a short last block", () => {
-  fc.assert(fc.property(matrices, scope, sparsity, (list, scope, sparsity) => {
-    const masks = pruneMasks(list, { method: magnitude, pattern: "4x1", scope, sparsity });
+Deno.test("the weights of a block are kept or pruned together, also in a short last block", () => {
+  fc.assert(fc.property(matrices, pattern, scope, sparsity, (list, pattern, scope, sparsity) => {
+    const masks = pruneMasks(list, { method: magnitude, pattern, scope, sparsity });
+    const block = blockShape(pattern);
     for (const { name, rows, columns } of list) {
       for (let row = 0; row < rows; row++) {
         for (let column = 0; column < columns; column++) {
-          const first = Math.floor(row / 4) * 4 * columns + column;
+          const first = (row - row % block.rows) * columns + column - column % block.columns;
           assert.equal(hasBit(masks.get(name)!, row * columns + column), hasBit(masks.get(name)!, first));
         }
       }
@@ -56,14 +58,16 @@ Deno.test("the weights of a 4x1 block are kept or pruned together, also in a sho
 Deno.test("every kept block has a mean magnitude no smaller than any pruned block of its ranking", () => {
   fc.assert(fc.property(matrices, pattern, scope, sparsity, (list, pattern, scope, sparsity) => {
     const masks = pruneMasks(list, { method: magnitude, pattern, scope, sparsity });
-    const block = blockShapes[pattern];
+    const block = blockShape(pattern);
     const scored = list.map(({ name, rows, columns, values }) =>
       Array.from(values, (_, index) => {
-        const row = Math.floor(index / columns);
-        const begin = Math.floor(row / block.rows) * block.rows;
+        const [row, column] = [Math.floor(index / columns), index % columns];
+        const [top, left] = [row - row % block.rows, column - column % block.columns];
         const members = [];
-        for (let each = begin; each < Math.min(rows, begin + block.rows); each++) {
-          members.push(Math.abs(values[each * columns + index % columns]));
+        for (let y = top; y < Math.min(rows, top + block.rows); y++) {
+          for (let x = left; x < Math.min(columns, left + block.columns); x++) {
+            members.push(Math.abs(values[y * columns + x]));
+          }
         }
         const mean = Math.fround(members.reduce((a, b) => a + b) / members.length);
         return { mean, kept: hasBit(masks.get(name)!, index) };
@@ -166,13 +170,5 @@ Deno.test("pruneMasks refuses weights that are NaN, sparsities out of range and 
   assert.throws(
     () => pruneMasks(list, { ...request, previous: new Map([["w", fullBitset(64)]]) }),
     RangeError,
-  );
-});
-
-Deno.test("parsePattern knows its names and no others", () => {
-  assert.equal(parsePattern("4x1"), "4x1");
-  assert.throws(
-    () => parsePattern("toString"),
-    new InputError("Unknown pruning pattern toString: wanted one of unstructured, 4x1"),
   );
 });

@@ -19,6 +19,8 @@ export interface ScoreList {
   readonly absolute?: boolean;
   /** The mask so far: units that are pruned in it stay pruned. */
   readonly previous?: Uint32Array;
+  /** Units that are kept whatever their score; none of them is pruned in `previous`. */
+  readonly spared?: Uint32Array;
 }
 
 /** `selectMasks` for a single list. */
@@ -34,8 +36,11 @@ export function selectMask(scores: ScoreList, prunedCount: number): Uint32Array<
  */
 export function selectMasks(lists: readonly ScoreList[], prunedCount: number): Uint32Array<ArrayBuffer>[] {
   const total = lists.reduce((sum, { values }) => sum + values.length, 0);
-  if (!Number.isInteger(prunedCount) || prunedCount < 0 || prunedCount > total) {
-    throw new RangeError(`Cannot prune ${prunedCount} of ${total} units`);
+  const spared = lists.reduce((sum, { spared }) => sum + (spared ? popcount(spared) : 0), 0);
+  if (!Number.isInteger(prunedCount) || prunedCount < 0 || prunedCount > total - spared) {
+    throw new RangeError(
+      `Cannot prune ${prunedCount} of ${total} units` + (spared ? `, ${spared} of them spared` : ""),
+    );
   }
   const alreadyPruned = lists.reduce(
     (sum, { values, previous }) => sum + (previous ? values.length - popcount(previous) : 0),
@@ -56,6 +61,8 @@ interface Threshold {
 const CHUNK = 2048;
 /** Smaller than the key of −∞. */
 const PRUNED_BEFORE = -0x80000000;
+/** Larger than the key of ∞. */
+const SPARED = 0x7fffffff;
 const INFINITY_BITS = 0x7f800000;
 
 /** The threshold is the key at place `rank` (from 0) of the sorted keys: the smallest that is kept. */
@@ -69,8 +76,8 @@ function findThreshold(lists: readonly ScoreList[], rank: number): Threshold {
     }
   }
   const upper = findBin(high, rank);
-  // Every unit is pruned: no key is that large.
-  if (upper.bin === high.length) return { key: 0x7fffffff, ties: 0 };
+  // Every unit is pruned: only what is spared, which there is none of, has that key.
+  if (upper.bin === high.length) return { key: SPARED, ties: 0 };
 
   const prefix = upper.bin - 0x8000;
   const low = new Uint32Array(0x10000);
@@ -117,7 +124,7 @@ function keepAbove(list: ScoreList, threshold: Threshold, keys: Int32Array): Uin
  * integer's own.
  */
 function fillKeys(list: ScoreList, begin: number, keys: Int32Array): number {
-  const { values, previous } = list;
+  const { values, previous, spared } = list;
   const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
   const signMask = list.absolute ? 0 : -1;
   const count = Math.min(CHUNK, values.length - begin);
@@ -135,6 +142,12 @@ function fillKeys(list: ScoreList, begin: number, keys: Int32Array): number {
       // Without a branch: on a mask without a pattern it would be mispredicted half the time.
       const keep = -((previous[(begin + i) >>> 5] >>> (i & 31)) & 1);
       keys[i] = (keys[i] & keep) | (PRUNED_BEFORE & ~keep);
+    }
+  }
+  if (spared) {
+    for (let i = 0; i < count; i++) {
+      const spare = -((spared[(begin + i) >>> 5] >>> (i & 31)) & 1);
+      keys[i] = (keys[i] & ~spare) | (SPARED & spare);
     }
   }
   return count;
