@@ -4,7 +4,7 @@
  */
 import type { KernelRow } from "./kernel_round.ts";
 import type { KernelBenchResult } from "./kernels.ts";
-import { type TextColumn, textTable } from "./text_table.ts";
+import { type TextColumn, textTable } from "../src/report/text_table.ts";
 
 type Column = TextColumn<KernelRow>;
 

@@ -4,7 +4,7 @@
  */
 import type { Comparison, Origin } from "./against.ts";
 import type { MachineDescription } from "./machine.ts";
-import { percent, significant, type TextColumn, textTable } from "./text_table.ts";
+import { percent, significant, type TextColumn, textTable } from "../src/report/text_table.ts";
 import type { TrainRow } from "./train.ts";
 import type { TrainFileRow } from "./train_file.ts";
 

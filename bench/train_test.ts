@@ -14,7 +14,7 @@ import { InlineExecutor } from "../src/plan/executor.ts";
 import { isPrunable } from "../src/pruning/sparsity.ts";
 import { compareWith, describeOrigin, type OtherRow, readOtherResults } from "./against.ts";
 import { operationOfKey } from "./operation_times.ts";
-import { percent, significant, textTable } from "./text_table.ts";
+import { percent, significant, textTable } from "../src/report/text_table.ts";
 import { benchTraining, randomMask, stepOperations } from "./train.ts";
 import { formatTraining } from "./train_report.ts";
 

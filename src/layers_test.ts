@@ -14,6 +14,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   "src/machines": ["src/core", "src/assemblers", "src/kernels"],
   "src/plan": ["src/core", "src/graph", "src/kernels", "src/machines"],
   "src/pruning": ["src/core"],
+  "src/report": ["src/core"],
   "src/checkpoint": ["src/core", "models"],
   "src/data": ["src/core", "src/checkpoint"],
   "src/reviews": ["src/core", "src/data"],
