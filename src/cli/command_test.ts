@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { normaliseFlags, parseList, parseNumber } from "./command.ts";
-import { finetuneCommand, settingsOf } from "./finetune.ts";
-import { checkSettings, finetuneDefaults } from "../finetune/options.ts";
+import { finetuneCommand, settingsOf } from "./finetune_flags.ts";
+import { checkSettings } from "../finetune/check_settings.ts";
+import { finetuneDefaults } from "../finetune/options.ts";
 
 Deno.test("normaliseFlags takes underscores and the names of the Hugging Face trainer, and leaves texts alone", () => {
   assert.deepEqual(
@@ -73,14 +74,34 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--tokens-per-batch": ["tokensPerBatch", 1024],
     "--learning-rate": ["learningRate", 0.25],
     "--weight-decay": ["weightDecay", 0.5],
-    "--adam-beta1": ["beta1", 0.1],
-    "--adam-beta2": ["beta2", 0.2],
-    "--adam-epsilon": ["epsilon", 0.3],
+    "--gradient-accumulation-steps": ["accumulation", 4],
+    "--label-smoothing-factor": ["labelSmoothing", 0.1],
+    "--class-weights": ["classWeights", [1, 2.5]],
+    "--freeze": ["freeze", ["bert.embeddings", "re:x"]],
+    "--early-stopping-patience": ["earlyStopping", 3],
+    "--early-stopping-threshold": ["earlyStoppingThreshold", 0.01],
+    "--eval-steps": ["evalSteps", 12],
+    "--optimizer": ["optimizer", "sgd"],
+    "--meta-mode": ["metaMode", "paper"],
+    "--meta-options": ["metaOptions", { updateEvery: 7 }],
+    "--layer-lr-decay": ["layerDecay", 0.9],
+    "--lr-scheduler-type": ["learningRateSchedule", "cosine"],
+    "--lr-scheduler-kwargs": ["scheduleOptions", { cycles: 2 }],
+    "--warmup-steps": ["warmupSteps", 30],
     "--max-grad-norm": ["maximumNorm", 4],
     "--warmup-ratio": ["warmupRatio", 0.4],
     "--sparsity": ["sparsity", 0.6],
     "--pattern": ["pattern", "4x1"],
     "--pruning-scope": ["scope", "global"],
+    "--pruning-method": ["pruningMethod", "obert"],
+    "--pruning-options": ["pruningOptions", { gradients: 64 }],
+    "--pruning-schedule": ["pruningSchedule", "linear"],
+    "--prune-targets": ["pruningTargets", ["re:query"]],
+    "--teacher": ["teacher", "dense"],
+    "--hardness": ["hardness", 0.9],
+    "--temperature": ["temperature", 3],
+    "--recipe": ["recipe", "r.yaml"],
+    "--recipe-args": ["recipeArguments", { epochs: 3 }],
     "--prune-begin": ["pruneBegin", 0.15],
     "--prune-end": ["pruneEnd", 0.95],
     "--prune-refreshes": ["pruneRefreshes", 3],
@@ -92,8 +113,27 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--save-steps": ["saveSteps", 6],
   } as const;
   for (const [flag, [name, value]] of Object.entries(given)) {
-    const text = Array.isArray(value) ? value.join(",") : String(value);
+    const text = Array.isArray(value)
+      ? value.join(",")
+      : typeof value === "object"
+      ? JSON.stringify(value)
+      : String(value);
     assert.deepEqual(parse(flag, text)[name], value, flag);
+  }
+  const constants = {
+    "--adam-beta1": ["beta1", 0.1],
+    "--adam-beta2": ["beta2", 0.2],
+    "--adam-epsilon": ["epsilon", 0.3],
+    "--momentum": ["momentum", 0.5],
+    "--dampening": ["dampening", 0.4],
+    "--alpha": ["alpha", 0.8],
+    "--amsgrad": ["amsgrad", true],
+    "--nesterov": ["nesterov", true],
+    "--centered": ["centered", true],
+  } as const;
+  for (const [flag, [name, value]] of Object.entries(constants)) {
+    const { optimizerOptions } = value === true ? parse(flag) : parse(flag, String(value));
+    assert.equal(optimizerOptions![name], value, flag);
   }
   const flags = finetuneCommand().options.map(({ long }) => long!);
   assert.equal(parse("--group_by_length").groupByLength, true);
@@ -116,6 +156,13 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--group-by-length",
     "--dense-training",
     "--gradient-checkpointing",
+    "--find-lr",
+    "--print-recipe",
+    "--seeds",
   ];
-  assert.deepEqual(new Set(flags), new Set([...Object.keys(given), ...others]), "every flag is tried here");
+  assert.deepEqual(
+    new Set(flags),
+    new Set([...Object.keys(given), ...Object.keys(constants), ...others]),
+    "every flag is tried here",
+  );
 });

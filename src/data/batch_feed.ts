@@ -6,19 +6,18 @@
  */
 import { setImmediate } from "node:timers/promises";
 import type { BatchPlan } from "./batch_plan.ts";
-import type { EncodedExample } from "./batches.ts";
-import { type EncodedSet, exampleAt } from "./encoded_set.ts";
 
-/** Hands out batches step by step. */
-export class BatchFeed {
+/** Hands out the batches of each step. */
+export class BatchFeed<Example> {
   readonly #plan: BatchPlan;
-  readonly #set: EncodedSet;
-  #ready: { readonly step: number; readonly batch: readonly EncodedExample[] } | undefined;
+  readonly #exampleAt: (index: number) => Example;
+  #ready: { readonly step: number; readonly batches: readonly (readonly Example[])[] } | undefined;
   #waitSeconds = 0;
 
-  constructor(plan: BatchPlan, set: EncodedSet) {
+  /** `exampleAt` gives examples by number. */
+  constructor(plan: BatchPlan, exampleAt: (index: number) => Example) {
     this.#plan = plan;
-    this.#set = set;
+    this.#exampleAt = exampleAt;
   }
 
   /** Time in which nobody computed: making batches in `take`, and in `prepare` for longer than a step usually takes. */
@@ -26,27 +25,27 @@ export class BatchFeed {
     return this.#waitSeconds;
   }
 
-  /** The batch of a step: the one that is ready, or made now. */
-  take(step: number): readonly EncodedExample[] {
+  /** The batches of a step: those that are ready, or made now. */
+  take(step: number): readonly (readonly Example[])[] {
     const begin = performance.now();
-    const batch = this.#ready?.step === step ? this.#ready.batch : this.#make(step);
+    const batches = this.#ready?.step === step ? this.#ready.batches : this.#make(step);
     this.#waitSeconds += (performance.now() - begin) / 1000;
-    return batch;
+    return batches;
   }
 
   /**
-   * Makes the batch of a step ready, if there is such a step. Not at once but on the event loop's next turn: by then a
+   * Makes the batches of a step ready, if there is such a step. Not at once but on the event loop's next turn: by then a
    * step that was asked for just before runs on the workers, for about `stepSeconds`.
    */
   async prepare(step: number, stepSeconds: number): Promise<void> {
     if (step >= this.#plan.totalSteps) return;
     await setImmediate();
     const begin = performance.now();
-    this.#ready = { step, batch: this.#make(step) };
+    this.#ready = { step, batches: this.#make(step) };
     this.#waitSeconds += Math.max(0, (performance.now() - begin) / 1000 - stepSeconds);
   }
 
-  #make(step: number): EncodedExample[] {
-    return Array.from(this.#plan.batch(step), (index) => exampleAt(this.#set, index));
+  #make(step: number): Example[][] {
+    return this.#plan.batches(step).map((batch) => Array.from(batch, this.#exampleAt));
   }
 }

@@ -9,6 +9,8 @@ const set = encodedSetOf(Array.from({ length: 10 }, (_, index) => ({
   label: index % 2,
 })));
 
+const example = (index: number) => exampleAt(set, index);
+
 const planOf = () =>
   new BatchPlan({
     lengths: lengthsOf(set),
@@ -22,9 +24,9 @@ Deno.test("BatchFeed gives the examples of each step, prepared or not, in any or
   const plan = planOf();
   const expected = Array.from(
     { length: plan.totalSteps },
-    (_, step) => Array.from(plan.batch(step), (index) => exampleAt(set, index)),
+    (_, step) => plan.batches(step).map((batch) => Array.from(batch, example)),
   );
-  const feed = new BatchFeed(plan, set);
+  const feed = new BatchFeed(plan, example);
   for (const step of expected.keys()) {
     assert.deepEqual(feed.take(step), expected[step]);
     await feed.prepare(step + 1, 1);
@@ -38,12 +40,12 @@ Deno.test("BatchFeed gives the examples of each step, prepared or not, in any or
 Deno.test("BatchFeed prepares a batch on the next turn of the event loop, and then take has nothing left to do", async () => {
   const plan = planOf();
   const asked: number[] = [];
-  const batch = plan.batch.bind(plan);
-  plan.batch = (step) => {
+  const batches = plan.batches.bind(plan);
+  plan.batches = (step) => {
     asked.push(step);
-    return batch(step);
+    return batches(step);
   };
-  const feed = new BatchFeed(plan, set);
+  const feed = new BatchFeed(plan, example);
   const prepared = feed.prepare(0, 1);
   await Promise.resolve();
   assert.deepEqual(asked, [], "whoever was called before it goes first");
@@ -59,12 +61,12 @@ Deno.test("BatchFeed prepares a batch on the next turn of the event loop, and th
 
 Deno.test("BatchFeed counts the time in which its caller waits, and that only", async () => {
   const plan = planOf();
-  const batch = plan.batch.bind(plan);
-  plan.batch = (step) => {
+  const batches = plan.batches.bind(plan);
+  plan.batches = (step) => {
     for (const begin = performance.now(); performance.now() < begin + 2;);
-    return batch(step);
+    return batches(step);
   };
-  const feed = new BatchFeed(plan, set);
+  const feed = new BatchFeed(plan, example);
   await feed.prepare(0, 1);
   assert.equal(feed.waitSeconds, 0, "nobody waits for what is prepared ahead");
   feed.take(1);

@@ -12,6 +12,8 @@ import { type BatchLimit, type EpochRequest, largestBatch, planEpoch } from "./b
 /** What a plan is made of: an epoch's request, for all epochs. */
 export interface BatchPlanRequest extends Omit<EpochRequest, "epoch"> {
   readonly epochs: number;
+  /** Batches that make a step; the last step of an epoch may have fewer. Default 1. */
+  readonly accumulation?: number;
 }
 
 /** The batches of a run, by step. Steps and epochs count from 0. */
@@ -34,14 +36,14 @@ export class BatchPlan {
       const largest = largestBatch(batches, request.lengths);
       sequences = Math.max(sequences, largest.sequences);
       tokens = Math.max(tokens, largest.tokens);
-      this.#firstSteps.push(this.#firstSteps[epoch] + batches.length);
+      this.#firstSteps.push(this.#firstSteps[epoch] + Math.ceil(batches.length / this.#accumulation));
     }
     this.totalSteps = this.#firstSteps[request.epochs];
     this.capacity = { sequences, tokens };
   }
 
-  /** Numbers of the examples of a step. Steps of one epoch are best asked for together: one epoch is kept. */
-  batch(step: number): Int32Array {
+  /** The batches of a step, as example numbers. Steps of one epoch are best asked for together: one epoch is kept. */
+  batches(step: number): readonly Int32Array[] {
     if (!(Number.isInteger(step) && step >= 0 && step < this.totalSteps)) {
       throw new RangeError(`There is no step ${step}: wanted one of 0 to ${this.totalSteps - 1}`);
     }
@@ -49,7 +51,8 @@ export class BatchPlan {
     if (this.#planned?.epoch !== epoch) {
       this.#planned = { epoch, batches: planEpoch({ ...this.#request, epoch }) };
     }
-    return this.#planned.batches[step - this.#firstSteps[epoch]];
+    const first = this.#accumulation * (step - this.#firstSteps[epoch]);
+    return this.#planned.batches.slice(first, first + this.#accumulation);
   }
 
   /** Passes over the data, with fraction, that so many steps are. */
@@ -60,9 +63,20 @@ export class BatchPlan {
     return epoch + (completedSteps - first) / (end - first);
   }
 
+  /** The step at which so many passes over the data are done, with fraction; the nearest whole one. */
+  stepAt(epochs: number): number {
+    const epoch = Math.min(Math.floor(epochs), this.#request.epochs - 1);
+    const [first, end] = this.#firstSteps.slice(epoch, epoch + 2);
+    return Math.round(first + (epochs - epoch) * (end - first));
+  }
+
   /** Whether the last of so many steps ends an epoch. */
   endsEpoch(completedSteps: number): boolean {
     return completedSteps > 0 && this.#firstSteps.includes(completedSteps);
+  }
+
+  get #accumulation(): number {
+    return this.#request.accumulation ?? 1;
   }
 
   #epochOf(step: number): number {

@@ -22,7 +22,7 @@ Deno.test("BatchPlan gives the batches of all epochs one after the other, from a
       const batches = epochs.flat();
       assert.equal(plan.totalSteps, batches.length);
       for (let step = from % batches.length; step < batches.length; step++) {
-        assert.deepEqual(plan.batch(step), batches[step]);
+        assert.deepEqual(plan.batches(step), [batches[step]]);
       }
 
       let step = 0;
@@ -39,12 +39,41 @@ Deno.test("BatchPlan gives the batches of all epochs one after the other, from a
   );
 });
 
+Deno.test("BatchPlan puts several batches into a step, and none of two epochs", () => {
+  fc.assert(
+    fc.property(requests, fc.integer({ min: 1, max: 5 }), (request, accumulation) => {
+      const [single, several] = [new BatchPlan(request), new BatchPlan({ ...request, accumulation })];
+      const steps = Array.from({ length: several.totalSteps }, (_, step) => several.batches(step));
+      const batches = Array.from({ length: single.totalSteps }, (_, step) => single.batches(step)[0]);
+      assert.deepEqual(steps.flat(), batches);
+      let done = 0;
+      steps.forEach((step, index) => {
+        done += step.length;
+        const ends = several.endsEpoch(index + 1);
+        assert.equal(ends, single.endsEpoch(done));
+        assert.ok(ends || step.length === accumulation);
+      });
+    }),
+  );
+});
+
+Deno.test("BatchPlan.stepAt is where epochsAt says so many epochs are done", () => {
+  fc.assert(
+    fc.property(requests, (request) => {
+      const plan = new BatchPlan(request);
+      for (let step = 0; step <= plan.totalSteps; step++) {
+        assert.equal(plan.stepAt(plan.epochsAt(step)), step);
+      }
+    }),
+  );
+});
+
 Deno.test("BatchPlan has the capacity of its largest batches, and no more", () => {
   fc.assert(
     fc.property(requests, (request) => {
       const plan = new BatchPlan(request);
       const { capacity, totalSteps } = plan;
-      const batches = Array.from({ length: totalSteps }, (_, step) => plan.batch(step));
+      const batches = Array.from({ length: totalSteps }, (_, step) => plan.batches(step)).flat();
       const tokens = batches.map((batch) => batch.reduce((sum, index) => sum + request.lengths[index], 0));
       assert.deepEqual(capacity, {
         sequences: Math.max(...batches.map((batch) => batch.length)),
@@ -64,6 +93,6 @@ Deno.test("BatchPlan has no step before the first and none after the last", () =
   });
   assert.equal(plan.totalSteps, 4);
   for (const step of [-1, 0.5, 4, NaN]) {
-    assert.throws(() => plan.batch(step), /^RangeError: There is no step .*: wanted one of 0 to 3$/);
+    assert.throws(() => plan.batches(step), /^RangeError: There is no step .*: wanted one of 0 to 3$/);
   }
 });

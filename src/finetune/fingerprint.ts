@@ -30,7 +30,8 @@ const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
 export function fingerprintOf(settings: FinetuneSettings, { digests }: Job): Fingerprint {
   const entries = Object.entries({ ...settings, batchSize: batchSizeOf(settings) })
     .filter(([name, value]) => !free.has(name) && value !== undefined && value !== false)
-    .map(([name, value]) => [name, Array.isArray(value) ? value.join(",") : value]);
+    .map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : value] as const)
+    .filter(([, value]) => value !== "{}");
   return {
     ...Object.fromEntries(entries),
     "training data": digests.train,

@@ -14,7 +14,7 @@ import { checkOutputFolder } from "../core/files.ts";
 import { BatchFeed } from "../data/batch_feed.ts";
 import { BatchPlan } from "../data/batch_plan.ts";
 import { type EncodedExample, evaluationBatches, largestBatch } from "../data/batches.ts";
-import { lengthsOf } from "../data/encoded_set.ts";
+import { exampleAt, lengthsOf } from "../data/encoded_set.ts";
 import type { DataReaderFactory } from "../data/reader.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
 import { fallbackReason, selectMachine } from "../machines/mod.ts";
@@ -25,7 +25,9 @@ import { chooseDevice } from "./device.ts";
 import { evaluateOn } from "./evaluate.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Job, prepareJob } from "./job.ts";
-import { batchLimitOf, checkSettings, type FinetuneSettings } from "./options.ts";
+import { checkSettings } from "./check_settings.ts";
+import { optimizerSettingsOf } from "./optimizer_options.ts";
+import { batchLimitOf, type FinetuneSettings } from "./options.ts";
 import { pruningScheduleOf, refreshMasks } from "./prune.ts";
 import { learningRateSchedule } from "./schedules/mod.ts";
 import {
@@ -178,13 +180,7 @@ export async function finetune(
     maximumSequences: Math.max(plan.capacity.sequences, largest.sequences),
     maximumTokens: Math.max(plan.capacity.tokens, largest.tokens),
     seed,
-    optimizer: {
-      name: "adamw",
-      beta1: settings.beta1,
-      beta2: settings.beta2,
-      epsilon: settings.epsilon,
-      amsgrad: false,
-    },
+    optimizer: optimizerSettingsOf(settings.optimizer, settings.optimizerOptions),
     maximumNorm: settings.maximumNorm,
     pattern: settings.pattern,
     sparse: !settings.denseTraining,
@@ -281,7 +277,10 @@ async function train(run: Run): Promise<number> {
   const { settings, context, job, plan, trainer, pruning, progress, save } = run;
   const { totalSteps } = plan;
   const hasEvaluation = job.evaluation.labels.length > 0;
-  const learningRates = learningRateSchedule("linear", { totalSteps, warmupRatio: settings.warmupRatio });
+  const learningRates = learningRateSchedule("linear", {
+    totalSteps,
+    warmupRatio: settings.warmupRatio ?? 0.06,
+  });
   const prunedFrom = pruning ? Math.round(settings.pruneEnd * totalSteps) : 0;
   const stageAt = (step: number): StageName =>
     progress.sparsity === 0 ? "dense" : step < prunedFrom ? "pruning" : "recovery";
@@ -299,7 +298,7 @@ async function train(run: Run): Promise<number> {
   };
   let smoothedLoss = NaN;
   let badSteps = 0;
-  const feed = new BatchFeed(plan, job.train);
+  const feed = new BatchFeed(plan, (index) => exampleAt(job.train, index));
   const startedAt = performance.now();
   const { completedSteps: startedSteps, trainingSeconds: startedSeconds } = progress;
 
@@ -316,15 +315,15 @@ async function train(run: Run): Promise<number> {
       progress.sparsity = await refreshMasks(trainer, settings, pruning.sparsity(step));
     }
 
-    const batch = feed.take(step);
+    const batches = feed.take(step);
     const learningRate = settings.learningRate * learningRates.factor(step);
     const stepBegin = performance.now();
     const [{ loss, gradientNorm }] = await Promise.all([
-      trainer.step([batch], step + 1, { learningRate, weightDecay: settings.weightDecay }),
+      trainer.step(batches, step + 1, { learningRate, weightDecay: settings.weightDecay }),
       feed.prepare(step + 1, progress.trainingSeconds / Math.max(1, step)),
     ]);
     const seconds = (performance.now() - stepBegin) / 1000;
-    const tokens = batch.reduce((sum, { ids }) => sum + ids.length, 0);
+    const tokens = batches.flat().reduce((sum, { ids }) => sum + ids.length, 0);
     progress.trainingSeconds += seconds;
     progress.trainedTokens += tokens;
     const stage = progress.stages[stageAt(step)];

@@ -1,17 +1,45 @@
 /**
- * What a fine-tuning run can be told, its defaults, and the checks that turn bad input into one clear line.
+ * What a fine-tuning run can be told, and its defaults. `check_settings.ts` has the checks.
  * @module
  */
-import { InputError } from "../core/errors.ts";
 import type { BatchLimit } from "../data/batches.ts";
+import type { OptimizerName } from "../kernels/optimizer/optimizers.ts";
+import type { PruningMethodSettings } from "../pruning/phase.ts";
 import type { PruningScope } from "../pruning/method.ts";
-import { checkThreads } from "../plan/executor.ts";
-import { parsePattern, type Pattern } from "../pruning/pattern.ts";
+import type { Pattern } from "../pruning/pattern.ts";
+import type { MetaMode, MetaOptions } from "./meta/options.ts";
+import type { OptimizerOptions } from "./optimizer_options.ts";
+import type { ScheduleOptions } from "./schedules/mod.ts";
+
+/** What a model can be trained for. */
+export const taskNames = ["text-classification", "regression", "masked-lm", "forecasting"] as const;
+
+/** One of them. */
+export type TaskName = (typeof taskNames)[number];
+
+/** Name of a pruning method. */
+export type PruningMethodName = PruningMethodSettings["name"];
+
+/** Constants of pruning methods; each takes some of them. */
+export interface PruningOptions {
+  /** Movement: the learning rate of the scores. */
+  readonly scoreLearningRate?: number;
+  /** Soft movement: the factor on the mean of the scores' sigmoids at the end. */
+  readonly penalty?: number;
+  /** oBERT: gradients that the Fisher matrix is estimated from at each refresh. */
+  readonly gradients?: number;
+  /** oBERT: what is added to its diagonal. */
+  readonly dampening?: number;
+  /** oBERT: size of its blocks. */
+  readonly blockSize?: number;
+  /** oBERT: estimates in a refresh, each for a part of the way. */
+  readonly recomputations?: number;
+}
 
 /** Settings of a run. Fractions of the run are of its optimiser steps. */
 export interface FinetuneSettings {
   /** What the model is for. */
-  readonly task: "text-classification";
+  readonly task: TaskName;
   /** Folder or hub id of the model to start from; with `init` absent too, the embedded default. */
   readonly model?: string;
   /** Preset name or config file: start from random weights. */
@@ -44,32 +72,74 @@ export interface FinetuneSettings {
   readonly tokensPerBatch?: number;
   /** Whether sequences of like length come together; `planEpoch` says what that is good for. */
   readonly groupByLength: boolean;
+  /** Batches whose gradients make one step. */
+  readonly accumulation: number;
+  /** What updates the weights. */
+  readonly optimizer: OptimizerName | "metaadamw";
+  /** Its constants, in PyTorch's words and with PyTorch's defaults. */
+  readonly optimizerOptions?: OptimizerOptions;
+  /** How MetaAdamW's controller is made; default `sound`. */
+  readonly metaMode?: MetaMode;
+  /** What is to be different from the mode. */
+  readonly metaOptions?: Partial<MetaOptions>;
   /** Peak rate. */
   readonly learningRate: number;
-  /** Decoupled decay of matrices and embeddings; biases and LayerNorm have none. */
+  /** How the rate changes over the run. */
+  readonly learningRateSchedule: string;
+  /** What else the schedule takes. */
+  readonly scheduleOptions?: Omit<ScheduleOptions, "totalSteps" | "warmupSteps" | "warmupRatio">;
+  /** Fraction of the run in which the rate rises from 0; absent without `warmupSteps`: `defaultWarmupRatio`. */
+  readonly warmupRatio?: number;
+  /** The same in steps. */
+  readonly warmupSteps?: number;
+  /** Decay of matrices and embeddings; biases and LayerNorm have none. */
   readonly weightDecay: number;
-  /** AdamW's β₁. */
-  readonly beta1: number;
-  /** AdamW's β₂. */
-  readonly beta2: number;
-  /** AdamW's ε. */
-  readonly epsilon: number;
+  /** Factor on the rate from one layer to the one below; 1: all alike. */
+  readonly layerDecay: number;
+  /** Names or `re:` expressions of parameters that are not trained. */
+  readonly freeze?: readonly string[];
   /** Gradients are scaled down to this global norm; 0 switches it off. */
   readonly maximumNorm: number;
-  /** Fraction of the run in which the learning rate rises from 0. */
-  readonly warmupRatio: number;
+  /** Share of the label's probability that all classes share. */
+  readonly labelSmoothing: number;
+  /** Weights of the classes in the loss, or `balanced`: by how rare they are. */
+  readonly classWeights?: "balanced" | readonly number[];
+  /** Evaluations at the final sparsity without an improvement after which the run ends; 0: never. */
+  readonly earlyStopping: number;
+  /** What counts as an improvement. */
+  readonly earlyStoppingThreshold: number;
+  /** Steps between evaluations, besides one after each epoch; 0: after epochs only. */
+  readonly evalSteps: number;
   /** Share of the encoder's linear weights that are zero in the end, in [0, 1). */
   readonly sparsity: number;
   /** Which weights are pruned together. */
   readonly pattern: Pattern;
   /** Whether every matrix reaches the sparsity, or all together. */
   readonly scope: PruningScope;
+  /** What says which weights matter. */
+  readonly pruningMethod: PruningMethodName;
+  /** Its constants. */
+  readonly pruningOptions?: PruningOptions;
+  /** How sparsity rises. */
+  readonly pruningSchedule: string;
+  /** Names or `re:` expressions of the matrices to prune; absent: all linear layers of the encoder. */
+  readonly pruningTargets?: readonly string[];
   /** Fraction of the run at which pruning begins: up to here the model is dense. */
   readonly pruneBegin: number;
   /** Fraction of the run at which the final sparsity is reached: from here on the mask is constant. */
   readonly pruneEnd: number;
   /** Mask refreshes between the two. */
   readonly pruneRefreshes: number;
+  /** Whose answers are learned too: a model folder, or `dense`: this model just before it is pruned. */
+  readonly teacher?: string;
+  /** Share of the loss that is about the teacher's answers. */
+  readonly hardness: number;
+  /** Temperature at which answers are compared. */
+  readonly temperature: number;
+  /** Recipe file: what it says takes the place of the settings of the same meaning. */
+  readonly recipe?: string;
+  /** Values for the recipe's variables. */
+  readonly recipeArguments?: Readonly<Record<string, unknown>>;
   /** Train pruned layers with dense kernels and masks throughout, for comparison; default false. */
   readonly denseTraining?: boolean;
   /** Run layers again in the backward pass instead of keeping them: less memory, more time, the same numbers. */
@@ -98,25 +168,36 @@ export const finetuneDefaults = {
   maximumLength: 128,
   epochs: 3,
   groupByLength: false,
+  accumulation: 1,
+  optimizer: "adamw",
   learningRate: 5e-5,
+  learningRateSchedule: "linear",
   weightDecay: 0.01,
-  beta1: 0.9,
-  beta2: 0.999,
-  epsilon: 1e-8,
+  layerDecay: 1,
   maximumNorm: 1,
-  warmupRatio: 0.06,
+  labelSmoothing: 0,
+  earlyStopping: 0,
+  earlyStoppingThreshold: 0,
+  evalSteps: 0,
   sparsity: 0.9,
   pattern: "unstructured",
   scope: "layer",
+  pruningMethod: "magnitude",
+  pruningSchedule: "cubic",
   pruneBegin: 0.3,
   pruneEnd: 0.7,
   pruneRefreshes: 40,
+  hardness: 0.5,
+  temperature: 2,
   seed: 42,
   device: "auto",
   overwrite: false,
   resume: false,
   saveSteps: 0,
 } as const satisfies Partial<FinetuneSettings>;
+
+/** Share of the steps in which the rate rises, where the schedule takes a warm-up and nothing is told of it. */
+export const defaultWarmupRatio = 0.06;
 
 /** Sequences in a step of a run that is told nothing about its batches. */
 export const defaultBatchSize = 32;
@@ -129,80 +210,4 @@ export function batchSizeOf({ batchSize, tokensPerBatch }: FinetuneSettings): nu
 /** How large batches may grow. */
 export function batchLimitOf(settings: FinetuneSettings): BatchLimit {
   return { sequences: batchSizeOf(settings) ?? Infinity, tokens: settings.tokensPerBatch ?? Infinity };
-}
-
-function check(condition: boolean, name: string, found: unknown, wanted: string): void {
-  if (!condition) throw new InputError(`${name} is ${found}: wanted ${wanted}`);
-}
-
-/** Checks every number and combination. Throws `InputError` at the first that is wrong. */
-export function checkSettings(settings: FinetuneSettings): void {
-  const s = settings;
-  const count = (name: string, value: number, least = 1) =>
-    check(Number.isSafeInteger(value) && value >= least, name, value, `a whole number of at least ${least}`);
-  const within = (name: string, value: number, low: number, high: number, open = "") =>
-    check(
-      value >= low && (open === ")" ? value < high : value <= high),
-      name,
-      value,
-      `a number in [${low}, ${high}${open || "]"}`,
-    );
-  check(
-    s.task === "text-classification",
-    "--task",
-    s.task,
-    "text-classification, the one task of this version",
-  );
-  count("--epochs", s.epochs);
-  if (s.batchSize !== undefined) count("--batch-size", s.batchSize);
-  if (s.tokensPerBatch !== undefined) count("--tokens-per-batch", s.tokensPerBatch);
-  count("--max-length", s.maximumLength, 3);
-  count("--prune-refreshes", s.pruneRefreshes);
-  count("--save-steps", s.saveSteps, 0);
-  count("--seed", s.seed, 0);
-  if (s.threads !== undefined) checkThreads(s.threads);
-  if (s.maximumTrainSamples !== undefined) count("--max-train-samples", s.maximumTrainSamples);
-  if (s.maximumEvalSamples !== undefined) count("--max-eval-samples", s.maximumEvalSamples);
-  check(
-    s.learningRate > 0 && s.learningRate < Infinity,
-    "--learning-rate",
-    s.learningRate,
-    "a positive number",
-  );
-  check(s.epsilon > 0 && s.epsilon < Infinity, "--adam-epsilon", s.epsilon, "a positive number");
-  check(s.maximumNorm >= 0, "--max-grad-norm", s.maximumNorm, "a number of at least 0");
-  within("--weight-decay", s.weightDecay, 0, 1);
-  within("--adam-beta1", s.beta1, 0, 1, ")");
-  within("--adam-beta2", s.beta2, 0, 1, ")");
-  within("--warmup-ratio", s.warmupRatio, 0, 1);
-  within("--sparsity", s.sparsity, 0, 1, ")");
-  within("--prune-begin", s.pruneBegin, 0, 1);
-  within("--prune-end", s.pruneEnd, 0, 1);
-  check(
-    s.pruneBegin <= s.pruneEnd,
-    "--prune-begin",
-    s.pruneBegin,
-    `no more than --prune-end, which is ${s.pruneEnd}`,
-  );
-  parsePattern(s.pattern);
-  check(s.scope === "layer" || s.scope === "global", "--pruning-scope", s.scope, "layer or global");
-  if (s.model !== undefined && s.init !== undefined) {
-    throw new InputError(`--model ${s.model} and --init ${s.init} exclude each other: wanted one of them`);
-  }
-  if (s.train === undefined && (s.model !== undefined || s.init !== undefined)) {
-    throw new InputError("--train is missing: wanted a training file (.tsv, .csv or .jsonl, also .gz)");
-  }
-  if (s.train !== undefined && s.model === undefined && s.init === undefined) {
-    throw new InputError(
-      "--model or --init is missing: wanted a model folder, a hub id, or a preset to start from",
-    );
-  }
-  if (s.batchSize !== undefined && s.tokensPerBatch !== undefined) {
-    throw new InputError(
-      `--batch-size ${s.batchSize} and --tokens-per-batch ${s.tokensPerBatch} exclude each other: wanted one of them`,
-    );
-  }
-  if (s.overwrite && s.resume) {
-    throw new InputError("--overwrite and --resume exclude each other: wanted one of them");
-  }
 }
