@@ -345,13 +345,17 @@ export function randomMask(layout: ParameterLayout, pattern: Pattern, sparsity: 
     },
   };
   const words = new Uint32Array(layout.prunableLength / 32);
-  const matrices = layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => {
-    const [rows, columns] = slot.shape;
-    return { ...slot, rows, columns, values: new Float32Array(slot.length) };
-  });
+  const matrices = layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => ({
+    ...slot,
+    rows: slot.shape[0],
+    columns: slot.shape[1],
+  }));
   checkPattern(pattern, matrices);
-  const masks = pruneMasks(matrices, { method, pattern, scope: "layer", sparsity });
-  for (const { name, offset } of matrices) words.set(masks.get(name)!, offset / 32);
-  const counted = matrices.map((matrix) => ({ ...matrix, mask: masks.get(matrix.name)! }));
-  return { words, sparsity: sparsityOfMasks(counted).overall };
+  const masked = matrices.map((matrix) => {
+    const unread = { ...matrix, values: new Float32Array(matrix.length) };
+    const mask = pruneMasks([unread], { method, pattern, scope: "layer", sparsity }).get(matrix.name)!;
+    words.set(mask, matrix.offset / 32);
+    return { ...matrix, mask };
+  });
+  return { words, sparsity: sparsityOfMasks(masked).overall };
 }

@@ -17,7 +17,7 @@ import {
   type Pattern,
   weightGroup,
 } from "./pattern.ts";
-import { type ScoreList, selectMask, selectMasks } from "./select.ts";
+import { type ScoreList, selectMasks } from "./select.ts";
 import { sparedWeights } from "./weight_groups.ts";
 
 /** A weight matrix [rows = outputs, columns = inputs], row-major, with its checkpoint name. */
@@ -73,10 +73,11 @@ export function pruneMasks(
 ): Map<string, Uint32Array> {
   const { pattern, scope, sparsity, previous } = request;
   checkSparsity(sparsity, pattern);
-  const scored = matrices.map((matrix) => scoreList(matrix, request));
-  const blockMasks = scope === "global"
-    ? selectMasks(scored, prunedCount(scored, sparsity, pattern))
-    : scored.map((list) => selectMask(list, prunedCount([list], sparsity, pattern)));
+  const select = (group: readonly PrunableMatrix[]) => {
+    const lists = group.map((matrix) => scoreList(matrix, request));
+    return selectMasks(lists, prunedCount(lists, sparsity, pattern));
+  };
+  const blockMasks = scope === "global" ? select(matrices) : matrices.flatMap((matrix) => select([matrix]));
   return new Map(matrices.map((matrix, index) => {
     const mask = expandBlockMask(blockMasks[index], pattern, matrix);
     // A mask of another pattern may have pruned part of a block that is kept now.
