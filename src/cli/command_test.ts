@@ -101,7 +101,7 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--hardness": ["hardness", 0.9],
     "--temperature": ["temperature", 3],
     "--recipe": ["recipe", "r.yaml"],
-    "--recipe-args": ["recipeArguments", { epochs: 3 }],
+    "--recipe-args": ["recipeArguments", '{"epochs":3}'],
     "--prune-begin": ["pruneBegin", 0.15],
     "--prune-end": ["pruneEnd", 0.95],
     "--prune-refreshes": ["pruneRefreshes", 3],

@@ -162,7 +162,7 @@ function addPruning(command: Command): void {
     .option("--hardness <x>", "share of the loss that is about the teacher", number, d.hardness)
     .option("--temperature <x>", "at which answers are compared", number, d.temperature)
     .option("--recipe <file>", "what to do when, in SparseML's words")
-    .option("--recipe-args <json>", "values for the recipe's variables", jsonObject)
+    .option("--recipe-args <json>", "values for the recipe's variables")
     .option("--print-recipe", "print what the flags or the recipe come to, and stop")
     .option("--dense-training", "train pruned layers with dense kernels too, for comparison", false);
 }

@@ -63,11 +63,9 @@ export class BatchPlan {
     return epoch + (completedSteps - first) / (end - first);
   }
 
-  /** The step at which so many passes over the data are done, with fraction; the nearest whole one. */
-  stepAt(epochs: number): number {
-    const epoch = Math.min(Math.floor(epochs), this.#request.epochs - 1);
-    const [first, end] = this.#firstSteps.slice(epoch, epoch + 2);
-    return Math.round(first + (epochs - epoch) * (end - first));
+  /** First step of each epoch; then `totalSteps`. */
+  get epochBegins(): readonly number[] {
+    return this.#firstSteps;
   }
 
   /** Whether the last of so many steps ends an epoch. */

@@ -35,6 +35,8 @@ Deno.test("BatchPlan gives the batches of all epochs one after the other, from a
         }
       }
       assert.equal(plan.epochsAt(step), request.epochs);
+      assert.equal(plan.epochBegins.length, request.epochs + 1);
+      for (const [epoch, begin] of plan.epochBegins.entries()) assert.equal(plan.epochsAt(begin), epoch);
     }),
   );
 });
@@ -53,17 +55,6 @@ Deno.test("BatchPlan puts several batches into a step, and none of two epochs", 
         assert.equal(ends, single.endsEpoch(done));
         assert.ok(ends || step.length === accumulation);
       });
-    }),
-  );
-});
-
-Deno.test("BatchPlan.stepAt is where epochsAt says so many epochs are done", () => {
-  fc.assert(
-    fc.property(requests, (request) => {
-      const plan = new BatchPlan(request);
-      for (let step = 0; step <= plan.totalSteps; step++) {
-        assert.equal(plan.stepAt(plan.epochsAt(step)), step);
-      }
     }),
   );
 });

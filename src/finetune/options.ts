@@ -138,8 +138,8 @@ export interface FinetuneSettings {
   readonly temperature: number;
   /** Recipe file: what it says takes the place of the settings of the same meaning. */
   readonly recipe?: string;
-  /** Values for the recipe's variables. */
-  readonly recipeArguments?: Readonly<Record<string, unknown>>;
+  /** Values for the recipe's variables: a JSON object. */
+  readonly recipeArguments?: string;
   /** Train pruned layers with dense kernels and masks throughout, for comparison; default false. */
   readonly denseTraining?: boolean;
   /** Run layers again in the backward pass instead of keeping them: less memory, more time, the same numbers. */
