@@ -37,7 +37,8 @@ const gradients = [[0.5, -1], [0.25, 2], [-0.75, 0.1]];
 const learningRates = [0.1, 0.2, 0.05];
 const momenta = [0.95, 0.9, 0.85];
 
-// torch.optim in float64, one tensor at a time: PyTorch 2.13, and 2.15 where rates are cycled.
+// torch.optim in float64, one tensor at a time, PyTorch 2.13. Where rates are cycled: the step functions of PyTorch 2.15's
+// source, run on NumPy arrays in place of tensors; so run they give the other rows too.
 const table: Readonly<Record<string, Golden>> = {
   "AdamW": { rule: adam("adamw"), weightDecay: 0.1, weights: [0.7882008997, -1.9099595859] },
   "AdamW, β₂ 0.5": {
