@@ -30,11 +30,12 @@ function check(
   attributes: Attributes,
   change: (gradients: Float32Array) => void = () => {},
 ): void {
-  const { size, capacity, count } = attributes;
-  const random = new RandomStream(randomKey(5, "fisher", blocks, size, capacity, count));
+  const { size, capacity, count, begins } = attributes;
+  const random = new RandomStream(randomKey(5, "fisher", Number(begins), blocks, size, capacity, count));
   const sums = Float32Array.from({ length: blocks * size * size }, () => random.normal());
   const gradients = Float32Array.from({ length: blocks * capacity * size }, () => random.normal());
   change(gradients);
+  if (begins) sums.fill(NaN);
   const wanted = Float64Array.from(sums);
   fisherReference(wanted, Float64Array.from(gradients), attributes, count);
   const types = [rows(blocks, size * size), rows(blocks, capacity * size)];
@@ -63,13 +64,15 @@ function check(
 }
 
 Deno.test("sums of outer products agree with their reference, for every block size and any number of gradients", () => {
-  for (const size of [16, 32, 48, 64, 80]) check(3, { size, capacity: 4, count: 4 });
-  check(1, { size: 128, capacity: 1, count: 1 });
-  for (const count of [0, 1, 2, 5]) check(5, { size: 16, capacity: 5, count });
+  for (const size of [16, 32, 48, 64, 80]) {
+    for (const begins of [false, true]) check(3, { size, capacity: 4, count: 4, begins });
+  }
+  check(1, { size: 128, capacity: 1, count: 1, begins: false });
+  for (const count of [0, 1, 2, 5]) check(5, { size: 16, capacity: 5, count, begins: count === 0 });
 });
 
 Deno.test("what lies in the room of gradients that are not there does not matter, nor does NaN spread to other places", () => {
-  const shape = { size: 16, capacity: 3, count: 2 };
+  const shape = { size: 16, capacity: 3, count: 2, begins: true };
   check(4, shape, (gradients) => {
     for (let block = 0; block < 4; block++) gradients.fill(NaN, (3 * block + 2) * 16, (3 * block + 3) * 16);
     gradients[3 * 16 + 5] = NaN;
@@ -83,7 +86,7 @@ Deno.test("blocks of all matrices are split between the workers, each block once
     fisher: (index + 9) << 20,
     blocks,
   }));
-  const [{ calls }] = fisherSteps({ ranges, size: 16, capacity: 2, count: 2, workers: 5 });
+  const [{ calls }] = fisherSteps({ ranges, size: 16, capacity: 2, count: 2, begins: false, workers: 5 });
   assert.equal(calls.length, 5);
   const found = calls.flat().map(({ words: [gradients, at, blocks] }) => {
     const range = gradients >> 20;
@@ -103,6 +106,6 @@ Deno.test("blocks of all matrices are split between the workers, each block once
 
 Deno.test("a block size that is not whole vectors everywhere is refused", () => {
   for (const size of [0, 8, 50, 144, NaN]) {
-    assert.throws(() => fisherKernel({ size, capacity: 1 }), RangeError);
+    assert.throws(() => fisherKernel({ size, capacity: 1, begins: false }), RangeError);
   }
 });

@@ -14,6 +14,8 @@ export interface FisherShape {
   readonly size: number;
   /** Gradients that there is room for. */
   readonly capacity: number;
+  /** Whether the sums begin with these gradients, whatever they held before. */
+  readonly begins: boolean;
 }
 
 /** Beyond, code would grow for nothing: memory and time grow with the size too. */
@@ -36,18 +38,18 @@ const known = new Map<string, FisherKernel>();
 
 /**
  * fisher[b][i][j] += Σ_{k < count} gradients[b][k][i] · gradients[b][k][j] for j ≤ i, with fisher [blocks, size, size]
- * and gradients [blocks, capacity, size]. What lies above the diagonal is undefined: the matrices are symmetric.
+ * and gradients [blocks, capacity, size]; with `begins` = in place of +=. What lies above the diagonal is undefined: the matrices are symmetric.
  *
  * Numerics: the sums of a call run in f32 in the order of the gradients, and are then added to what was there.
  */
-export function fisherKernel({ size, capacity }: FisherShape): FisherKernel {
+export function fisherKernel({ size, capacity, begins }: FisherShape): FisherKernel {
   if (!(size > 0 && size <= largestFisherBlock && size % fisherBlockStep === 0)) {
     throw new RangeError(
       `Cannot sum Fisher blocks of ${size} × ${size}: wanted a multiple of ${fisherBlockStep}, ` +
         `at most ${largestFisherBlock}`,
     );
   }
-  const key = `fisher_${size}_of_${capacity}_f32`;
+  const key = `fisher_${begins ? "begin_" : ""}${size}_of_${capacity}_f32`;
   const kernel = known.get(key) ?? defineKernel({
     key,
     arguments: fisherArguments,
@@ -57,7 +59,7 @@ export function fisherKernel({ size, capacity }: FisherShape): FisherKernel {
       const blocks = args.integer("blocks");
       const count = args.integer("count");
       vm.repeat(blocks, () => {
-        emitBlock(vm, size, { gradients, fisher, count });
+        emitBlock(vm, { size, begins }, { gradients, fisher, count });
         vm.addInteger(gradients, gradients, 4 * capacity * size);
         vm.addInteger(fisher, fisher, 4 * size * size);
       });
@@ -75,13 +77,13 @@ interface BlockPlace {
 }
 
 /** Registers hold a few rows of three vectors at most, and only those that reach below the diagonal. */
-function emitBlock(vm: VectorMachine, size: number, place: BlockPlace): void {
+function emitBlock(vm: VectorMachine, shape: Omit<FisherShape, "capacity">, place: BlockPlace): void {
   const rows = vm.vectorRegisters >= 32 ? 8 : 4;
   const widest = 3;
-  for (let row = 0; row < size; row += rows) {
+  for (let row = 0; row < shape.size; row += rows) {
     const vectors = Math.ceil((row + rows) / vm.lanes);
     for (let vector = 0; vector < vectors; vector += widest) {
-      emitTile(vm, size, { row, rows, vector, vectors: Math.min(widest, vectors - vector) }, place);
+      emitTile(vm, shape, { row, rows, vector, vectors: Math.min(widest, vectors - vector) }, place);
     }
   }
 }
@@ -95,7 +97,7 @@ interface Tile {
 
 function emitTile(
   vm: VectorMachine,
-  size: number,
+  { size, begins }: Omit<FisherShape, "capacity">,
   { row, rows, vector, vectors }: Tile,
   { gradients, fisher, count }: BlockPlace,
 ): void {
@@ -118,8 +120,10 @@ function emitTile(
   sums.forEach((sumsOfRow, index) => {
     sumsOfRow.forEach((sum, at) => {
       const offset = 4 * size * (row + index) + offsetOf(at);
-      vm.load(factor, fisher, offset);
-      vm.add(sum, sum, factor);
+      if (!begins) {
+        vm.load(factor, fisher, offset);
+        vm.add(sum, sum, factor);
+      }
       vm.store(fisher, offset, sum);
     });
   });

@@ -25,8 +25,9 @@ export interface FisherRequest extends FisherShape {
 }
 
 /** One step that adds the outer products of all gradients to the blocks: see `fisherKernel`. */
-export function fisherSteps({ ranges, size, capacity, count, workers }: FisherRequest): Step[] {
-  const kernel = fisherKernel({ size, capacity });
+export function fisherSteps(request: FisherRequest): Step[] {
+  const { ranges, size, capacity, count, workers } = request;
+  const kernel = fisherKernel(request);
   const blocks = ranges.reduce((sum, range) => sum + range.blocks, 0);
   const calls = splitRange(blocks, workers).map(({ begin, end }) => {
     const share: KernelCall[] = [];
