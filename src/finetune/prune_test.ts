@@ -1,10 +1,11 @@
 /** Phases on a trainer: who is pruned, by what, to what, and what the trainer makes of it. */
 import assert from "node:assert/strict";
 import { presetConfig } from "../../models/presets.ts";
+import { poolFactory } from "../../workers/pool.ts";
 import { InputError } from "../core/errors.ts";
 import type { EncodedExample } from "../data/batches.ts";
 import { selectMachine } from "../machines/mod.ts";
-import { InlineExecutor } from "../plan/executor.ts";
+import { type ExecutorFactory, InlineExecutor } from "../plan/executor.ts";
 import { hasBit, popcount } from "../pruning/bitset.ts";
 import { checkPattern, type Pattern } from "../pruning/pattern.ts";
 import type { PruningPhase } from "../pruning/phase.ts";
@@ -22,13 +23,18 @@ const config = {
   ...{ hiddenSize: 48, heads: 3, intermediateSize: 96, layers: 2 },
 };
 
-async function makeTrainer(pattern: Pattern = "unstructured"): Promise<Trainer<EncodedExample>> {
+const inline: ExecutorFactory = ({ machine, threads, arena }) =>
+  Promise.resolve(new InlineExecutor(machine, threads, arena));
+
+async function makeTrainer(
+  pattern: Pattern = "unstructured",
+  createExecutor = inline,
+): Promise<Trainer<EncodedExample>> {
   const trainer = await Trainer.create({
     model: classifier(config),
     machine: selectMachine(),
     workers: 2,
-    createExecutor: ({ machine, threads, arena }) =>
-      Promise.resolve(new InlineExecutor(machine, threads, arena)),
+    createExecutor,
     maximumSequences: 2,
     maximumTokens: 16,
     seed: 1,
@@ -114,6 +120,19 @@ Deno.test("phases prune their own targets, each in its pattern, scope and sparsi
   assert.equal(reached, pruned / weights);
   assertZeroed(trainer);
   await trainer.dispose();
+});
+
+Deno.test("workers prune the same, and leave what is no target alone", async () => {
+  const masks: Uint32Array[] = [];
+  for (const executor of [inline, poolFactory()]) {
+    const trainer = await makeTrainer("unstructured", executor);
+    await refreshMasks(trainer, phase({ targets: ["re:.*key"], pattern: "1x4" }), 0);
+    await refreshMasks(trainer, phase({ targets: ["re:.*intermediate"], pattern: "1:2" }), 0);
+    masks.push(trainer.mask.slice());
+    assertZeroed(trainer);
+    await trainer.dispose();
+  }
+  assert.deepEqual(masks[1], masks[0]);
 });
 
 Deno.test("every pattern trains on: pruned weights stay zero, whichever kernels run", async () => {

@@ -97,6 +97,27 @@ Deno.test("selecting the same count again changes nothing", () => {
   }));
 });
 
+Deno.test("spared units are kept, and the rest is selected as if there were no others", () => {
+  fc.assert(fc.property(scoreList, fc.infiniteStream(fc.boolean()), share, (list, spares, part) => {
+    const isSpared = Array.from(list.values, (_, index) => {
+      const prunedBefore = list.previous && !hasBit(list.previous, index);
+      return spares.next().value! && !prunedBefore;
+    });
+    const spared = new Uint32Array(Math.ceil(list.values.length / 32));
+    isSpared.forEach((each, index) => each && setBit(spared, index));
+    const rest = isSpared.flatMap((each, index) => each ? [] : [index]);
+    const previous = list.previous && new Uint32Array(spared.length);
+    rest.forEach((index, at) => previous && hasBit(list.previous!, index) && setBit(previous, at));
+    const values = Float32Array.from(rest, (index) => list.values[index]);
+    const count = Math.round(part * rest.length);
+    const among = selectMask({ ...list, values, previous }, count);
+    const mask = selectMask({ ...list, spared }, count);
+    isSpared.forEach((each, index) => each && assert.ok(hasBit(mask, index), `${index}`));
+    rest.forEach((index, at) => assert.equal(hasBit(mask, index), hasBit(among, at), `${index}`));
+    assert.throws(() => selectMask({ ...list, spared }, rest.length + 1), RangeError);
+  }));
+});
+
 Deno.test("a NaN of either sign is an error that says where", () => {
   for (const bits of [0x7fc00000, 0xffc00000, 0x7f800001]) {
     for (const absolute of [false, true]) {
