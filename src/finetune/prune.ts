@@ -157,7 +157,7 @@ async function holdZeros(trainer: Trainer<never>, names: ReadonlySet<string>): P
 }
 
 /** The prunable matrices with their masks: live views. */
-function matricesOf(trainer: Trainer<never>): (PrunableMatrix & { readonly mask: Uint32Array })[] {
+export function matricesOf(trainer: Trainer<never>): (PrunableMatrix & { readonly mask: Uint32Array })[] {
   const { mask } = trainer;
   return trainer.layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => ({
     name: slot.name,
