@@ -95,7 +95,7 @@ function finderChart({ points, suggested }: FoundLearningRate): TopLevelSpec {
     type: "quantitative",
     title: "learning rate",
     scale: { type: "log" },
-    axis: { format: ".0e" },
+    axis: { format: ".0e", grid: false },
   } as const;
   return {
     width: chartWidth,
@@ -111,16 +111,14 @@ function finderChart({ points, suggested }: FoundLearningRate): TopLevelSpec {
         encoding: { x: rate, y: loss("smoothed") },
       },
       {
+        data: { values: [{ learningRate: suggested }] },
         mark: { type: "rule", color: "var(--ink)", strokeDash: [4, 3] },
-        encoding: { x: { datum: suggested, type: "quantitative", scale: { type: "log" } } },
+        encoding: { x: rate },
       },
       {
+        data: { values: [{ learningRate: suggested }] },
         mark: { type: "text", align: "left", dx: 6, dy: 8, baseline: "top" },
-        encoding: {
-          x: { datum: suggested, type: "quantitative" },
-          y: { value: 0 },
-          text: { value: rateText(suggested) },
-        },
+        encoding: { x: rate, y: { value: 0 }, text: { value: rateText(suggested) } },
       },
     ],
   };

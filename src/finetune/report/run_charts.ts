@@ -7,7 +7,13 @@ import type { MetricsLine } from "../metrics_file.ts";
 import type { HistoryPoint } from "./history.ts";
 
 const chartHeight = 220;
-const stepAxis = { field: "step", type: "quantitative", title: "step", axis: { tickMinStep: 1 } } as const;
+const stepAxis = {
+  field: "step",
+  type: "quantitative",
+  title: "step",
+  axis: { tickMinStep: 1 },
+  scale: { zero: true },
+} as const;
 const line = { type: "line", color: "var(--bar)", strokeWidth: 1.5 } as const;
 const accentLine = {
   type: "line",
