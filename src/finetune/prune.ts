@@ -5,17 +5,16 @@
 import { InputError } from "../core/errors.ts";
 import { bitsetWords } from "../pruning/bitset.ts";
 import { pruneZeros } from "../pruning/constant.ts";
-import { magnitude } from "../pruning/magnitude.ts";
-import { type PrunableMatrix, pruneMasks, type PruningScope } from "../pruning/method.ts";
+import type { PrunableMatrix, PruningScope } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { PruningPhase } from "../pruning/phase.ts";
 import { type PruningSchedule, pruningSchedule } from "../pruning/schedule.ts";
-import { gatheredScores, type ScoreUnit } from "../pruning/scores.ts";
+import type { ScoreUnit } from "../pruning/scores.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import { allPrunable, matchTargets } from "../pruning/targets.ts";
 import { sparsePatternOf } from "./compact.ts";
 import type { FinetuneSettings } from "./options.ts";
-import { task as pruneMatrix } from "./prune_task.ts";
+import { type PlacedMatrix, type PruneRequest, task as pruneMatrix } from "./prune_task.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** Scores that a method gathers during training, in the trainer's memory. */
@@ -26,8 +25,6 @@ export interface GatheredScores {
   readonly monotone: boolean;
   /** Where those of a matrix lie, f32: bytes from the arena's start. */
   address(name: string): number;
-  /** The same as a live view. */
-  view(name: string): Float32Array;
 }
 
 /** What masks of which matrices are to become. */
@@ -107,39 +104,36 @@ export async function refreshMasks(
 }
 
 /** Each matrix on a worker. */
-async function pruneEach(
-  trainer: Trainer<never>,
-  { names, pattern, sparsity, scores }: Refresh,
-): Promise<void> {
-  await trainer.reprune(pruneMatrix, (name, place) =>
-    names.has(name)
-      ? {
-        ...place,
-        name,
-        pattern,
-        sparsity,
-        scores: scores && { address: scores.address(name), unit: scores.unit },
-        monotone: scores?.monotone ?? true,
-      }
-      : undefined);
+async function pruneEach(trainer: Trainer<never>, refresh: Refresh): Promise<void> {
+  const { names, scores } = refresh;
+  await trainer.reprune(
+    pruneMatrix,
+    (name, place) => pruneRequest([{ ...place, name, scores: scores?.address(name) }], refresh),
+    names,
+  );
 }
 
-/** All matrices are ranked together, which one thread does. */
-async function pruneTogether(
-  trainer: Trainer<never>,
-  { names, pattern, sparsity, scores }: Refresh,
-): Promise<void> {
-  await trainer.settle();
-  const matrices = matricesOf(trainer).filter(({ name }) => names.has(name));
-  const masks = pruneMasks(matrices, {
-    method: scores ? gatheredScores((name) => scores.view(name), scores.unit) : magnitude,
-    pattern,
-    scope: "global",
-    sparsity,
-    previous: scores?.monotone ?? true ? new Map(matrices.map(({ name, mask }) => [name, mask])) : undefined,
+/** All matrices are ranked together, which one worker does. */
+async function pruneTogether(trainer: Trainer<never>, refresh: Refresh): Promise<void> {
+  const { names, scores } = refresh;
+  const slots = trainer.layout.slots.filter(({ name }) => names.has(name));
+  await trainer.perform(pruneMatrix, ({ weights, states, mask }) => {
+    const matrices = slots.map(({ name, shape: [rows, depth], offset }): PlacedMatrix => ({
+      ...{ name, rows, depth },
+      states: [weights, ...states].map((address) => address + 4 * offset),
+      mask: mask + offset / 8,
+      scores: scores?.address(name),
+    }));
+    return [pruneRequest(matrices, refresh)];
   });
-  for (const { name, mask } of matrices) mask.set(masks.get(name)!);
   trainer.applyMask();
+}
+
+function pruneRequest(
+  matrices: readonly PlacedMatrix[],
+  { pattern, sparsity, scores }: Refresh,
+): PruneRequest {
+  return { matrices, pattern, sparsity, unit: scores?.unit, monotone: scores?.monotone ?? true };
 }
 
 /** What is zero stays so. */

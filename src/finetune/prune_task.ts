@@ -1,5 +1,5 @@
 /**
- * Choosing the mask of one matrix on a worker, and zeroing what it prunes.
+ * Choosing the masks of matrices that are ranked together, on a worker, and zeroing what they prune.
  * @module
  */
 import type { Task } from "../plan/executor.ts";
@@ -10,40 +10,58 @@ import { blockGrid, type Pattern } from "../pruning/pattern.ts";
 import { gatheredScores, type ScoreUnit } from "../pruning/scores.ts";
 import type { MatrixPlace } from "./compact_task.ts";
 
-/** A matrix to prune. */
-export interface PruneRequest extends Pick<MatrixPlace, "rows" | "depth" | "states" | "mask"> {
-  readonly name: string;
+/** Matrices to prune. */
+export interface PruneRequest {
+  /** One, or all that share a sparsity. */
+  readonly matrices: readonly PlacedMatrix[];
   readonly pattern: Pattern;
+  /** Of all of them together. */
   readonly sparsity: number;
-  /** Ranks by these f32, in bytes from the arena's start, and not by the magnitudes of the weights. */
-  readonly scores?: { readonly address: number; readonly unit: ScoreUnit };
+  /** What scores are about, where matrices have them. */
+  readonly unit?: ScoreUnit;
   /** Whether what is pruned already stays so. */
   readonly monotone: boolean;
 }
 
-/** Renews a mask; undefined stands for a matrix that is left alone. */
-export const task: Task<PruneRequest | undefined, void> = {
+/** A matrix and where it lies. */
+export interface PlacedMatrix extends Pick<MatrixPlace, "rows" | "depth" | "states" | "mask"> {
+  readonly name: string;
+  /** Ranks by the f32 at this address, in bytes from the arena's start, and not by the magnitudes of the weights. */
+  readonly scores?: number;
+}
+
+/** Renews masks. */
+export const task: Task<PruneRequest, void> = {
   name: "pruneMatrix",
-  run(memory, request) {
-    if (!request) return;
-    const { name, rows, depth, states, mask: at, pattern, sparsity, scores, monotone } = request;
-    const shape = { rows, columns: depth };
-    const mask = new Uint32Array(memory.buffer, at, bitsetWords(rows * depth));
-    const values = new Float32Array(memory.buffer, states[0], rows * depth);
-    const method = scores
-      ? gatheredScores(() => {
-        const units = scores.unit === "block" ? blockGrid(pattern, shape) : shape;
-        return new Float32Array(memory.buffer, scores.address, units.rows * units.columns);
-      }, scores.unit)
-      : magnitude;
-    const masks = pruneMasks([{ ...shape, name, values }], {
-      method,
-      pattern,
-      scope: "layer",
-      sparsity,
-      previous: monotone ? new Map([[name, mask.slice()]]) : undefined,
-    });
-    mask.set(masks.get(name)!);
-    zeroPruned(mask, states.map((address) => new Float32Array(memory.buffer, address, rows * depth)));
+  run({ buffer }, { matrices, pattern, sparsity, unit, monotone }) {
+    const placed = new Map(matrices.map((matrix) => {
+      const { name, rows, depth, mask, states } = matrix;
+      const weights = states.map((address) => new Float32Array(buffer, address, rows * depth));
+      return [name, { ...matrix, mask: new Uint32Array(buffer, mask, bitsetWords(rows * depth)), weights }];
+    }));
+    const method = unit === undefined ? magnitude : gatheredScores((name) => {
+      const { rows, depth, scores } = placed.get(name)!;
+      const units = unit === "block"
+        ? blockGrid(pattern, { rows, columns: depth })
+        : { rows, columns: depth };
+      return new Float32Array(buffer, scores!, units.rows * units.columns);
+    }, unit);
+    const masks = pruneMasks(
+      Array.from(placed, ([name, { rows, depth, weights }]) => ({
+        ...{ name, rows, columns: depth },
+        values: weights[0],
+      })),
+      {
+        method,
+        pattern,
+        scope: "global",
+        sparsity,
+        previous: monotone ? new Map(Array.from(placed, ([name, { mask }]) => [name, mask])) : undefined,
+      },
+    );
+    for (const [name, { mask, weights }] of placed) {
+      mask.set(masks.get(name)!);
+      zeroPruned(mask, weights);
+    }
   },
 };

@@ -128,6 +128,7 @@ Deno.test("workers prune the same, and leave what is no target alone", async () 
     const trainer = await makeTrainer("unstructured", executor);
     await refreshMasks(trainer, phase({ targets: ["re:.*key"], pattern: "1x4" }), 0);
     await refreshMasks(trainer, phase({ targets: ["re:.*intermediate"], pattern: "1:2" }), 0);
+    await refreshMasks(trainer, phase({ targets: ["re:.*output"], scope: "global" }), 0);
     masks.push(trainer.mask.slice());
     assertZeroed(trainer);
     await trainer.dispose();
@@ -212,7 +213,6 @@ for (const scope of ["layer", "global"] as const) {
       unit: "weight",
       monotone,
       address: (name) => view(name).byteOffset,
-      view,
     });
     const movement = phase({ method: { name: "movement", scoreLearningRate: 1e-2 }, scope });
     await assert.rejects(refreshMasks(trainer, movement, 0), /by movement without scores/);
