@@ -11,6 +11,7 @@ import { softmaxCrossEntropy } from "../src/kernels/softmax_cross_entropy/operat
 import { type BertGraph, buildEncoder } from "./bert.ts";
 import type { BertConfig } from "./config.ts";
 import type { EncoderOptions } from "./encoder.ts";
+import { maskedLmHead } from "./masked_lm_config.ts";
 
 /** Names of the step's inputs besides those of the encoder. */
 export const maskedLmInputs = {
@@ -26,9 +27,6 @@ export interface MaskedLmOptions extends EncoderOptions {
   readonly guesses: number;
 }
 
-/** The prefix of the head's names. */
-const head = "cls.predictions";
-
 /** Adds BERT with a masked language model's head. The logits are [vocabulary, guesses]. */
 export function buildMaskedLm(graph: Graph, config: BertConfig, options: MaskedLmOptions): BertGraph {
   const { vocabularySize, hiddenSize } = config;
@@ -37,12 +35,12 @@ export function buildMaskedLm(graph: Graph, config: BertConfig, options: MaskedL
   const columns = list(maskedLmInputs.maskedColumns);
   const masked = graph.apply(selectColumns, {}, [hidden.at(-1)!, columns])[0];
   const transformed = normalise(
-    graph.apply(gelu, {}, [linear(masked, `${head}.transform.dense`, hiddenSize)])[0],
-    `${head}.transform.LayerNorm`,
+    graph.apply(gelu, {}, [linear(masked, `${maskedLmHead}.transform.dense`, hiddenSize)])[0],
+    `${maskedLmHead}.transform.LayerNorm`,
   );
   // Tied: the gradient is the sum of the product's and the lookup's.
   const words = graph.parameter("bert.embeddings.word_embeddings.weight", rows(vocabularySize, hiddenSize));
-  const bias = graph.parameter(`${head}.bias`, rows(vocabularySize));
+  const bias = graph.parameter(`${maskedLmHead}.bias`, rows(vocabularySize));
   const logits: Value = graph.apply(matmul, { transposed: false, activation: "none" }, [
     transformed,
     words,
@@ -55,17 +53,4 @@ export function buildMaskedLm(graph: Graph, config: BertConfig, options: MaskedL
   const loss = graph.apply(softmaxCrossEntropy, {}, [logits, list(maskedLmInputs.maskedTokens)])[0];
   graph.output("loss", loss);
   return { logits, hidden, loss };
-}
-
-/** The shape of the head's tensors, by checkpoint name. The decoder's weight is the word table's, and not stored. */
-export function maskedLmHeadShapes(
-  { hiddenSize, vocabularySize }: BertConfig,
-): Map<string, readonly number[]> {
-  return new Map([
-    [`${head}.transform.dense.weight`, [hiddenSize, hiddenSize]],
-    [`${head}.transform.dense.bias`, [hiddenSize]],
-    [`${head}.transform.LayerNorm.weight`, [hiddenSize]],
-    [`${head}.transform.LayerNorm.bias`, [hiddenSize]],
-    [`${head}.bias`, [vocabularySize]],
-  ]);
 }

@@ -37,8 +37,13 @@ export interface BertConfig {
   readonly initializerRange: number;
   /** Token that fills up a sequence. */
   readonly padTokenId: number;
-  /** Name of each class, by index. */
+  /** Name of each class, by index; a single one is the name of a score. */
   readonly labels: readonly string[];
+}
+
+/** Whether the model gives a score and not a class: it has one output, as with Hugging Face's `num_labels` 1. */
+export function isRegression({ labels }: Pick<BertConfig, "labels">): boolean {
+  return labels.length === 1;
 }
 
 /** Tensors of more rows than a 32-bit index can name are no BERT. */
@@ -65,6 +70,7 @@ const bertSchema = z.object({
   add_cross_attention: z.literal(false).default(false),
   num_labels: size.optional(),
   id2label: z.record(z.string(), z.string()).nullish(),
+  problem_type: z.string().nullish(),
 });
 
 /** Heads of BERT whose encoder tensors are the ones {@link BertConfig} describes. */
@@ -107,6 +113,10 @@ export function parseBertConfig(json: unknown, source: string): BertConfig {
       `${source}: pad_token_id is ${padTokenId}, wanted less than vocab_size, which is ${fields.vocab_size}`,
     );
   }
+  const labels = readLabels(fields.id2label ?? undefined, fields.num_labels, source);
+  if (fields.problem_type === "regression" && labels.length !== 1) {
+    throw new InputError(`${source}: problem_type is "regression" with ${labels.length} labels, wanted one`);
+  }
   return {
     vocabularySize: fields.vocab_size,
     hiddenSize: fields.hidden_size,
@@ -121,7 +131,7 @@ export function parseBertConfig(json: unknown, source: string): BertConfig {
     classifierDropout: fields.classifier_dropout ?? fields.hidden_dropout_prob,
     initializerRange: fields.initializer_range,
     padTokenId,
-    labels: readLabels(fields.id2label ?? undefined, fields.num_labels, source),
+    labels,
   };
 }
 
@@ -153,6 +163,7 @@ export function bertConfigJson(
     pad_token_id: config.padTokenId,
     id2label: Object.fromEntries(config.labels.map((label, index) => [String(index), label])),
     label2id: Object.fromEntries(config.labels.map((label, index) => [label, index])),
+    ...(isRegression(config) && { problem_type: "regression" }),
     ...extra,
   };
 }

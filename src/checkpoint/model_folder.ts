@@ -7,6 +7,7 @@
  */
 import { join } from "node:path";
 import { type BertConfig, bertTensorShapes, parseBertConfig } from "../../models/config.ts";
+import { isMaskedLm, maskedLmTensorShapes } from "../../models/masked_lm_config.ts";
 import { InputError } from "../core/errors.ts";
 import { exists, type FileContent, pathKind, readBytes, readJson, writeFolderAtomic } from "../core/files.ts";
 import { showValue } from "../core/json.ts";
@@ -56,6 +57,9 @@ export interface TensorSource {
   location(name: string): Promise<TensorLocation | undefined>;
 }
 
+/** What is behind the encoder: a classifier, of one output for scores, or the guesser of masked tokens. */
+export type ModelHead = "classifier" | "masked-lm";
+
 /** An opened model folder. */
 export interface Model {
   /** The checked config, with the labels asked for. */
@@ -68,7 +72,9 @@ export interface Model {
   readonly dir: string;
   /** The weights. */
   readonly tensors: TensorSource;
-  /** Names of head tensors the checkpoint lacks, to be initialised: of the pooler and the classifier. */
+  /** The head that was asked for. */
+  readonly head: ModelHead;
+  /** Names of head tensors the checkpoint lacks, to be initialised: of the pooler and the classifier, or of `cls`. */
   readonly missing: readonly string[];
   /** Names of tensors in the checkpoint that the model has no place for. */
   readonly unused: readonly string[];
@@ -80,6 +86,8 @@ export interface Model {
 export interface OpenModelOptions {
   /** Class names to use instead of the config's. A classifier of another size then counts as missing. */
   readonly labels?: readonly string[];
+  /** The head to look for; `stored`: the one the config names. Default `classifier`. */
+  readonly head?: ModelHead | "stored";
   /** How to reach the hub. */
   readonly download?: DownloadOptions;
 }
@@ -101,11 +109,13 @@ export async function openModel(dirOrHubId: string, options: OpenModelOptions = 
   checkCompression(configJson, configPath);
 
   const tensors = await openTensors(await openWeights(dir));
-  const wanted = bertTensorShapes(config);
+  const { head: asked = "classifier" } = options;
+  const head = asked !== "stored" ? asked : isMaskedLm(configJson) ? "masked-lm" : "classifier";
+  const wanted = head === "masked-lm" ? maskedLmTensorShapes(config) : bertTensorShapes(config);
   const mayDiffer = options.labels !== undefined && options.labels.length !== stored.labels.length;
   const missing: string[] = [];
   for (const [name, shape] of wanted) {
-    const isHead = name.startsWith("classifier.") || name.startsWith("bert.pooler.");
+    const isHead = headPrefixes.some((prefix) => name.startsWith(prefix));
     const found = tensors.shape(name);
     const absent = found === undefined ||
       (mayDiffer && name.startsWith("classifier.") && !sameShape(found, shape));
@@ -118,17 +128,21 @@ export async function openModel(dirOrHubId: string, options: OpenModelOptions = 
     configJson,
     dir,
     tensors,
+    head,
     missing,
     unused: tensors.names.filter((name) => !wanted.has(name)),
     tokenizerFiles: await readTokenizerFiles(dir),
   };
 }
 
+const headPrefixes: readonly string[] = ["classifier.", "bert.pooler.", "cls."];
+
 /** What Hugging Face prints when a head is missing; `undefined` when none is. */
 export function newlyInitialisedMessage(model: Model): string | undefined {
   if (model.missing.length === 0) return undefined;
   const names = [...model.missing].sort().map((name) => `'${name}'`).join(", ");
-  return `Some weights of BertForSequenceClassification were not initialized from the model checkpoint at ` +
+  const architecture = model.head === "masked-lm" ? "BertForMaskedLM" : "BertForSequenceClassification";
+  return `Some weights of ${architecture} were not initialized from the model checkpoint at ` +
     `${model.dir} and are newly initialized: [${names}]. You should train this model before using it.`;
 }
 

@@ -4,6 +4,7 @@
  */
 import { evaluate, type ModelEvaluation } from "../../mod.ts";
 import { InputError } from "../core/errors.ts";
+import { describeEvaluation, jsonName, metricsJson } from "../evaluate/metrics.ts";
 import {
   type Command,
   jsonOnStandardOutput,
@@ -31,17 +32,21 @@ export function evaluateCommand(): Command {
 
 /** The evaluation for the reader. */
 export function formatEvaluation(evaluation: ModelEvaluation): string {
-  const { calibration } = evaluation;
+  const { calibration, robustness } = evaluation;
   const percent = (value: number) => `${(value * 100).toFixed(2)} %`;
   return [
     `${evaluation.examples} examples, ${evaluation.examplesPerSecond.toFixed(0)} a second`,
-    `  accuracy ${percent(evaluation.accuracy)}  loss ${evaluation.loss.toFixed(4)}  ` +
-    `macro F1 ${evaluation.macroF1.toFixed(4)}  Matthews ${evaluation.matthews.toFixed(4)}`,
-    `  calibration: mean confidence ${percent(calibration.meanConfidence)}, ` +
-    `expected calibration error ${percent(calibration.expectedCalibrationError)}, ` +
-    `Brier score ${calibration.brierScore.toFixed(4)}`,
-    ...evaluation.robustness.map(({ perturbation, accuracy, unchanged }) =>
-      `  ${perturbation}: accuracy ${percent(accuracy)}, ${percent(unchanged)} of the answers unchanged`
+    `  ${describeEvaluation(evaluation)}`,
+    ...(calibration
+      ? [
+        `  calibration: mean confidence ${percent(calibration.meanConfidence)}, ` +
+        `expected calibration error ${percent(calibration.expectedCalibrationError)}, ` +
+        `Brier score ${calibration.brierScore.toFixed(4)}`,
+      ]
+      : []),
+    ...robustness.map(({ perturbation, primary, unchanged }) =>
+      `  ${perturbation}: ${primary.name} ${primary.value.toFixed(4)}` +
+      (unchanged === undefined ? "" : `, ${percent(unchanged)} of the answers unchanged`)
     ),
   ].join("\n");
 }
@@ -62,18 +67,23 @@ async function run(command: Command): Promise<void> {
     isa: flags.isa,
   });
   if (!jsonOnStandardOutput(flags.json)) console.log(formatEvaluation(evaluation));
+  const { calibration } = evaluation;
   await writeJson(flags.json, {
     examples: evaluation.examples,
     loss: evaluation.loss,
-    accuracy: evaluation.accuracy,
-    macro_f1: evaluation.macroF1,
-    matthews: evaluation.matthews,
-    calibration: {
-      expected_calibration_error: evaluation.calibration.expectedCalibrationError,
-      brier_score: evaluation.calibration.brierScore,
-      mean_confidence: evaluation.calibration.meanConfidence,
-    },
-    robustness: evaluation.robustness,
+    ...metricsJson(evaluation),
+    ...(calibration && {
+      calibration: {
+        expected_calibration_error: calibration.expectedCalibrationError,
+        brier_score: calibration.brierScore,
+        mean_confidence: calibration.meanConfidence,
+      },
+    }),
+    robustness: evaluation.robustness.map(({ perturbation, primary, unchanged }) => ({
+      perturbation,
+      [jsonName(primary.name)]: primary.value,
+      ...(unchanged !== undefined && { unchanged }),
+    })),
     examples_per_second: evaluation.examplesPerSecond,
   });
 }

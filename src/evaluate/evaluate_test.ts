@@ -1,10 +1,12 @@
 /** Metrics and calibration by hand-made numbers; a whole evaluation against answers of the pipeline. */
 import assert from "node:assert/strict";
-import { evaluate, finetune, InputError, pipeline } from "../../mod.ts";
+import { evaluate, exportModel, finetune, InputError, pipeline } from "../../mod.ts";
+import { openModel } from "../checkpoint/model_folder.ts";
 import { TinyFolder, tinyRows } from "../finetune/tiny_run.ts";
 import { calibration } from "./calibration.ts";
 import { ConfusionMatrix, predictedClass } from "./metrics.ts";
 import { perturbations } from "./perturb.ts";
+import { regressionEvaluation } from "./regression_metrics.ts";
 
 Deno.test("ConfusionMatrix gives accuracy, macro F1 and Matthews correlation", () => {
   const confusion = new ConfusionMatrix(2);
@@ -71,11 +73,13 @@ Deno.test("evaluate agrees with the run that made the model, and with the pipeli
   const model = result.exported.dir;
   const found = await evaluate({ model, evaluation: settings.evaluation! });
   assert.equal(found.examples, result.evaluation!.examples);
-  assert.ok(Math.abs(found.accuracy - result.evaluation!.accuracy) < 1e-9);
+  assert.ok(Math.abs(found.metrics.accuracy - result.evaluation!.metrics.accuracy) < 1e-9);
   assert.ok(Math.abs(found.loss - result.evaluation!.loss) < 1e-4);
   assert.equal(found.robustness.length, perturbations.length);
-  for (const { accuracy, unchanged } of found.robustness) {
-    assert.ok(accuracy >= 0 && accuracy <= 1 && unchanged >= 0 && unchanged <= 1);
+  assert.ok(found.calibration!.meanConfidence > 0.5);
+  for (const { primary, unchanged } of found.robustness) {
+    assert.equal(primary.name, "accuracy");
+    assert.ok(primary.value >= 0 && primary.value <= 1 && unchanged! >= 0 && unchanged! <= 1);
   }
 
   const rows = tinyRows(40, 77);
@@ -89,9 +93,64 @@ Deno.test("evaluate agrees with the run that made the model, and with the pipeli
   await classify.dispose();
   const right = answers.filter(({ label }, index) => label === rows[index].label).length / rows.length;
   assert.equal(
-    (await evaluate({ model, evaluation: path })).accuracy,
+    (await evaluate({ model, evaluation: path })).metrics.accuracy,
     right,
     "labels 0 and 1 are the classes in order",
+  );
+});
+
+Deno.test("a regression model answers with its score, and is evaluated by it", async () => {
+  await using folder = await TinyFolder.create();
+  const model = await folder.writeModel("model", { id2label: { 0: "likeness" } });
+  assert.equal(JSON.parse(await Deno.readTextFile(`${model}/config.json`)).problem_type, "regression");
+  const rows = tinyRows(30, 3).map(({ sentence }, index) => ({ sentence, score: (index * 7) % 11 / 2 }));
+  const path = await folder.write(
+    "scores.tsv",
+    ["sentence\tscore", ...rows.map(({ sentence, score }) => `${sentence}\t${score}`)].join("\n"),
+  );
+  for (const dir of [model, (await exportModel({ model, out: folder.at("export") })).dir]) {
+    const predict = await pipeline("text-classification", dir, { threads: 1 });
+    const answers = await predict(rows.map(({ sentence }) => sentence), { top_k: 2 });
+    await predict.dispose();
+    assert.ok(answers.every((scores) => scores.length === 1 && scores[0].label === "likeness"));
+    const predictions = answers.map(([{ score }]) => score);
+    assert.ok(new Set(predictions).size > 10, "scores, not the probability 1");
+
+    const found = await evaluate({ model: dir, evaluation: path });
+    const expected = regressionEvaluation(predictions, rows.map(({ score }) => score));
+    for (const [name, value] of Object.entries(expected.metrics)) {
+      assert.ok(Math.abs(found.metrics[name] - value) < 1e-4 * Math.max(1, Math.abs(value)), name);
+    }
+    assert.equal(found.calibration, undefined);
+    assert.ok(found.robustness.every(({ primary, unchanged }) => primary.name === "pearson" && !unchanged));
+  }
+  const words = await folder.write("words.tsv", "sentence\tscore\nfilm\tsplendid\n");
+  await assert.rejects(
+    evaluate({ model, evaluation: words }),
+    /^InputError: .*words.tsv line 2 has the label "splendid" in "score", wanted a number$/,
+  );
+});
+
+Deno.test("a masked language model is refused in one line where a classifier is wanted, and exported without ONNX", async () => {
+  await using folder = await TinyFolder.create();
+  const model = await folder.writeMaskedLm("model");
+  const refusal = /^InputError: .*model lacks bert.pooler.dense.weight, .*: fine-tune it/;
+  await assert.rejects(pipeline("text-classification", model), refusal);
+  await assert.rejects(evaluate({ model, evaluation: folder.at("eval.tsv") }), refusal);
+  const { dir, files } = await exportModel({ model, out: folder.at("export") });
+  assert.deepEqual(files.map(({ name }) => name), ["model.safetensors"]);
+  const [stored, exported] = await Promise.all(
+    [model, dir].map((path) => openModel(path, { head: "stored" })),
+  );
+  assert.deepEqual([exported.head, exported.missing, exported.unused], ["masked-lm", [], []]);
+  assert.deepEqual(exported.configJson.architectures, ["BertForMaskedLM"]);
+  for (const name of ["cls.predictions.bias", "cls.predictions.transform.dense.weight"]) {
+    const shape = stored.tensors.shape(name)!;
+    assert.deepEqual(await exported.tensors.weight(name, shape), await stored.tensors.weight(name, shape));
+  }
+  await assert.rejects(
+    exportModel({ model, out: folder.at("onnx"), format: "onnx" }),
+    /is a masked language model, of which there is no ONNX file: wanted --format sparse or safetensors$/,
   );
 });
 

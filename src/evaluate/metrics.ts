@@ -45,6 +45,18 @@ export function jsonName(metric: string): string {
   return metric.replace(/(?<=[a-z])[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
+/** The metrics as the commands' JSON has them. */
+export function metricsJson({ metrics }: Evaluation): Record<string, number> {
+  return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [jsonName(name), value]));
+}
+
+/** An evaluation in one line, the metric that models are chosen by first. */
+export function describeEvaluation({ primary, metrics, loss }: Evaluation): string {
+  const others = Object.entries(metrics).filter(([name]) => name !== primary.name);
+  return [[primary.name, primary.value] as const, ["loss", loss] as const, ...others]
+    .map(([name, value]) => `${jsonName(name).replaceAll("_", " ")} ${value.toFixed(4)}`).join("  ");
+}
+
 /** A classifier's metrics. */
 export interface ClassificationMetrics {
   /** Share of right answers. */

@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { maskedLanguageEvaluation } from "./language_metrics.ts";
-import { ConfusionMatrix, type Evaluation, isBetter, jsonName } from "./metrics.ts";
+import {
+  ConfusionMatrix,
+  describeEvaluation,
+  type Evaluation,
+  isBetter,
+  jsonName,
+  metricsJson,
+} from "./metrics.ts";
 import {
   averageRanks,
   ErrorSums,
@@ -116,4 +123,15 @@ Deno.test("isBetter goes by the primary metric in its direction, then by the los
 
 Deno.test("jsonName writes names as the commands' JSON has them", () => {
   assert.deepEqual(["accuracy", "macroF1", "f1", "mse"].map(jsonName), ["accuracy", "macro_f1", "f1", "mse"]);
+});
+
+Deno.test("evaluations are told in one line and in JSON, whatever the task", () => {
+  const confusion = new ConfusionMatrix(3);
+  confusion.add(2, 2);
+  const evaluation = confusion.evaluation(0.5);
+  assert.equal(
+    describeEvaluation(evaluation),
+    "accuracy 1.0000  loss 0.5000  macro f1 0.3333  matthews 0.0000",
+  );
+  assert.deepEqual(metricsJson(evaluation), { accuracy: 1, macro_f1: 1 / 3, matthews: 0 });
 });

@@ -1,7 +1,8 @@
 /**
- * Evaluation of a finished model on a labelled file: task metrics, calibration, robustness.
+ * Evaluation of a finished model on a labelled file: task metrics, calibration of a classifier, robustness.
  * @module
  */
+import { isRegression } from "../../models/config.ts";
 import { openModel } from "../checkpoint/model_folder.ts";
 import { InputError } from "../core/errors.ts";
 import { type Example, labelIndices, readExamples } from "../data/table.ts";
@@ -11,8 +12,9 @@ import { softmax } from "../infer/softmax.ts";
 import { selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
 import { type Calibration, calibration } from "./calibration.ts";
-import { type ClassificationMetrics, ConfusionMatrix, type Evaluation, predictedClass } from "./metrics.ts";
+import { ConfusionMatrix, type Evaluation, predictedClass, type PrimaryMetric } from "./metrics.ts";
 import { perturbations } from "./perturb.ts";
+import { regressionEvaluation } from "./regression_metrics.ts";
 
 /** What to evaluate on what. */
 export interface EvaluateOptions {
@@ -40,16 +42,16 @@ export interface EvaluateOptions {
 export interface Robustness {
   /** What was done to the texts. */
   readonly perturbation: string;
-  /** Share of right answers. */
-  readonly accuracy: number;
-  /** Share of answers that are the same as for the undisturbed text. */
-  readonly unchanged: number;
+  /** The task's metric: accuracy, or Pearson's correlation. */
+  readonly primary: PrimaryMetric;
+  /** A classifier's share of answers that are the same as for the undisturbed text. */
+  readonly unchanged?: number;
 }
 
 /** A whole evaluation. */
-export interface ModelEvaluation extends Evaluation, ClassificationMetrics {
-  /** Whether scores can be trusted. */
-  readonly calibration: Calibration;
+export interface ModelEvaluation extends Evaluation {
+  /** Whether a classifier's scores can be trusted. */
+  readonly calibration?: Calibration;
   /** One entry for each perturbation. */
   readonly robustness: readonly Robustness[];
   /** Texts answered in a second, undisturbed. */
@@ -73,8 +75,9 @@ export async function evaluateModel(
     pairColumn,
     labelColumn,
     limit: maximumSamples,
+    scores: isRegression(model.config),
   });
-  const classes = classesOf(examples, model.config.labels);
+  const judge = isRegression(model.config) ? judgeOfScores(examples) : judgeOfClasses(examples, model.config);
   const tokenizer = loadTokenizer(model.tokenizerFiles);
   checkTokenizer(tokenizer, model.config);
   const positions = model.config.maximumPositions;
@@ -89,7 +92,7 @@ export async function evaluateModel(
   });
   try {
     const answer = async (change: (text: string, index: number) => string) => {
-      const logits = await session.logits(
+      return await session.logits(
         examples.map(({ text, pair }, index) => {
           const { ids, typeIds } = tokenizer.encode(
             change(text, index),
@@ -99,38 +102,64 @@ export async function evaluateModel(
           return { ids: Int32Array.from(ids), typeIds: Uint8Array.from(typeIds) };
         }),
       );
-      return logits.map(softmax);
     };
     const begin = performance.now();
-    const probabilities = await answer((text) => text);
+    const logits = await answer((text) => text);
     const seconds = (performance.now() - begin) / 1000;
-    const best = probabilities.map(bestClass);
-    const confusion = new ConfusionMatrix(model.config.labels.length);
-    let lossSum = 0;
-    probabilities.forEach((scores, example) => {
-      confusion.add(classes[example], best[example]);
-      lossSum -= Math.log(Math.max(scores[classes[example]], Number.MIN_VALUE));
-    });
     const robustness: Robustness[] = [];
     for (const { name, apply } of perturbations) {
-      const disturbed = (await answer(apply)).map(bestClass);
-      const share = (same: (example: number) => boolean) =>
-        disturbed.filter((_, example) => same(example)).length / examples.length;
+      const disturbed = await answer(apply);
       robustness.push({
         perturbation: name,
-        accuracy: share((example) => disturbed[example] === classes[example]),
-        unchanged: share((example) => disturbed[example] === best[example]),
+        primary: judge.evaluation(disturbed).primary,
+        ...(judge.unchanged && { unchanged: judge.unchanged(disturbed, logits) }),
       });
     }
     return {
-      ...confusion.evaluation(lossSum),
-      calibration: calibration(probabilities, classes),
+      ...judge.evaluation(logits),
+      ...(judge.calibration && { calibration: judge.calibration(logits) }),
       robustness,
       examplesPerSecond: examples.length / seconds,
     };
   } finally {
     await session.dispose();
   }
+}
+
+/** What answers, the logits of each example, are worth. */
+interface Judge {
+  evaluation(logits: readonly Float32Array[]): Evaluation;
+  calibration?(logits: readonly Float32Array[]): Calibration;
+  /** Share of answers that are the same. */
+  unchanged?(logits: readonly Float32Array[], before: readonly Float32Array[]): number;
+}
+
+function judgeOfScores(examples: readonly Example[]): Judge {
+  const targets = examples.map(({ label }) => Number(label));
+  return { evaluation: (logits) => regressionEvaluation(logits.map(([score]) => score), targets) };
+}
+
+function judgeOfClasses(
+  examples: readonly Example[],
+  { labels }: { readonly labels: readonly string[] },
+): Judge {
+  const classes = classesOf(examples, labels);
+  const bestOf = (logits: Float32Array) => predictedClass(logits, 1, 0, labels.length);
+  return {
+    evaluation(logits) {
+      const confusion = new ConfusionMatrix(labels.length);
+      let lossSum = 0;
+      logits.forEach((each, example) => {
+        const probability = softmax(each)[classes[example]];
+        confusion.add(classes[example], bestOf(each));
+        lossSum -= Math.log(Math.max(probability, Number.MIN_VALUE));
+      });
+      return confusion.evaluation(lossSum);
+    },
+    calibration: (logits) => calibration(logits.map(softmax), classes),
+    unchanged: (logits, before) =>
+      logits.filter((each, example) => bestOf(each) === bestOf(before[example])).length / logits.length,
+  };
 }
 
 /** Class numbers. A file with 0, 1, … means the model's classes in order, where the model has other names. */
@@ -140,8 +169,4 @@ function classesOf(examples: readonly Example[], labels: readonly string[]): Int
     examples.every(({ label }) => label !== undefined && names.includes(label));
   const isNumbered = !among(labels) && among(numbers);
   return labelIndices(examples, isNumbered ? numbers : labels);
-}
-
-function bestClass(scores: Float64Array): number {
-  return predictedClass(Float32Array.from(scores), 1, 0, scores.length);
 }

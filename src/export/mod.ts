@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { bertTensorShapes } from "../../models/config.ts";
+import { maskedLmTensorShapes } from "../../models/masked_lm_config.ts";
 import { onnxFile, openModel, saveModel } from "../checkpoint/model_folder.ts";
 import { weightsFile } from "../checkpoint/shards.ts";
 import { InputError } from "../core/errors.ts";
@@ -12,7 +13,10 @@ import type { Pattern } from "../pruning/pattern.ts";
 import { sparsityOfWeights } from "../pruning/sparsity.ts";
 import { bertToOnnx } from "./onnx.ts";
 
-/** What a folder can hold: `sparse` sparse weights and ONNX, `safetensors` dense weights, `onnx` dense weights and ONNX. */
+/**
+ * What a folder can hold: `sparse` sparse weights and ONNX, `safetensors` dense weights, `onnx` dense weights and ONNX. Of a
+ * masked language model there is no ONNX file.
+ */
 export type ExportFormat = "sparse" | "safetensors" | "onnx";
 
 const exportFormats: readonly ExportFormat[] = ["sparse", "safetensors", "onnx"];
@@ -58,20 +62,28 @@ export async function exportModel(options: ExportOptions): Promise<ExportResult>
     throw new InputError(`--format is ${format}: wanted one of ${exportFormats.join(", ")}`);
   }
   await checkOutputFolder(options.out, options);
-  const model = await openModel(options.model);
+  const model = await openModel(options.model, { head: "stored" });
+  const isMaskedLm = model.head === "masked-lm";
+  if (isMaskedLm && format === "onnx") {
+    throw new InputError(
+      `${options.model} is a masked language model, of which there is no ONNX file: ` +
+        `wanted --format sparse or safetensors`,
+    );
+  }
   if (model.missing.length > 0) {
     throw new InputError(
       `${options.model} lacks ${model.missing.join(", ")}: fine-tune it before exporting it`,
     );
   }
   const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
-  for (const [name, shape] of bertTensorShapes(model.config)) {
+  const shapes = isMaskedLm ? maskedLmTensorShapes(model.config) : bertTensorShapes(model.config);
+  for (const [name, shape] of shapes) {
     weights.set(name, { shape, data: await model.tensors.weight(name, shape) });
   }
   const tensors = Array.from(weights, ([name, { shape, data }]) => ({ name, shape, data }));
   const sparsity = sparsityOfWeights(tensors.map(({ name, data }) => ({ name, values: data }))).overall;
   const otherFiles = new Map<string, Uint8Array>();
-  if (format !== "safetensors") {
+  if (format !== "safetensors" && !isMaskedLm) {
     const weight = (name: string) => weights.get(name)!.data;
     otherFiles.set(onnxFile, bertToOnnx(model.config, weight, { operators: "standard" }));
   }

@@ -7,7 +7,8 @@
  */
 import { createHash } from "node:crypto";
 import { join, relative } from "node:path";
-import { bertConfigJson, bertTensorShapes, parseBertConfig } from "../../models/config.ts";
+import { type BertConfig, bertConfigJson, bertTensorShapes, parseBertConfig } from "../../models/config.ts";
+import { maskedLmConfigJson, maskedLmTensorShapes } from "../../models/masked_lm_config.ts";
 import { saveModel } from "../checkpoint/model_folder.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import { buildVocabulary } from "../data/vocabulary.ts";
@@ -85,10 +86,24 @@ export class TinyFolder implements AsyncDisposable {
   }
 
   /** Writes a model with random weights and a fitting tokenizer; `json` changes its config. Gives the folder. */
-  async writeModel(name: string, json: Readonly<Record<string, unknown>> = {}): Promise<string> {
+  writeModel(name: string, json: Readonly<Record<string, unknown>> = {}): Promise<string> {
+    return this.#writeModel(name, json, bertTensorShapes, bertConfigJson);
+  }
+
+  /** The same with the head of a masked language model. */
+  writeMaskedLm(name: string): Promise<string> {
+    return this.#writeModel(name, {}, maskedLmTensorShapes, maskedLmConfigJson);
+  }
+
+  async #writeModel(
+    name: string,
+    json: Readonly<Record<string, unknown>>,
+    shapesOf: (config: BertConfig) => ReadonlyMap<string, readonly number[]>,
+    configJsonOf: (config: BertConfig) => Record<string, unknown>,
+  ): Promise<string> {
     const vocabulary = buildVocabulary(tinyRows(96, 1).map(({ sentence }) => sentence));
     const config = parseBertConfig({ ...tinyConfigJson, vocab_size: vocabulary.length, ...json }, name);
-    const tensors = Array.from(bertTensorShapes(config), ([tensor, shape]) => {
+    const tensors = Array.from(shapesOf(config), ([tensor, shape]) => {
       const stream = new RandomStream(randomKey(5, tensor));
       const data = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => 0.3 * stream.normal());
       if (tensor.endsWith("LayerNorm.weight")) data.fill(1);
@@ -96,7 +111,7 @@ export class TinyFolder implements AsyncDisposable {
     });
     const tokenizerFiles = wordPieceFiles(vocabulary);
     await saveModel(this.at(name), {
-      configJson: bertConfigJson(config),
+      configJson: configJsonOf(config),
       tensors,
       tokenizerFiles,
       format: "dense",

@@ -2,6 +2,7 @@
  * `pipeline`: text in, labels with scores out, in the call shape of transformers.js.
  * @module
  */
+import { isRegression } from "../../models/config.ts";
 import { openModel } from "../checkpoint/model_folder.ts";
 import { InputError } from "../core/errors.ts";
 import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
@@ -12,11 +13,11 @@ import type { EncoderSession, SessionMode } from "./encoder_session.ts";
 import { Session } from "./session.ts";
 import { softmax } from "./softmax.ts";
 
-/** A label with its probability. */
+/** A label with its probability; of a regression model what it predicts. */
 export interface ClassScore {
-  /** Name of the class. */
+  /** Name of the class, or of the score. */
   readonly label: string;
-  /** Softmax of the logits, 0 to 1. */
+  /** Softmax of the logits, 0 to 1; of a regression model the predicted number itself. */
   readonly score: number;
 }
 
@@ -140,11 +141,12 @@ export async function openPipeline(
   }) as unknown as TextClassificationPipeline;
 }
 
-/** Softmax of the logits, best class first. A model with NaN or infinite weights is refused, not answered with. */
+/** Softmax of the logits, best class first; a score as it is. A model with NaN or infinite weights is refused, not answered with. */
 function rank(logits: Float32Array, labels: readonly string[]): ClassScore[] {
   if (!logits.every(Number.isFinite)) {
     throw new InputError(`the logits of a text are ${logits.join(", ")}: the model's weights are damaged`);
   }
+  if (isRegression({ labels })) return [{ label: labels[0], score: logits[0] }];
   const scores = softmax(logits);
   return labels.map((label, k) => ({ label, score: scores[k] })).sort((a, b) => b.score - a.score);
 }
