@@ -4,6 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import type { PruningScope } from "./method.ts";
+import { checkObert, type ObertOptions } from "./obert/options.ts";
 import { checkFinalSparsity, checkPattern, type Pattern } from "./pattern.ts";
 import type { PruningSchedule } from "./schedule.ts";
 import { matchTargets } from "./targets.ts";
@@ -18,16 +19,8 @@ export type PruningMethodSettings =
   | { readonly name: "movement"; readonly scoreLearningRate: number }
   /** The same by a threshold on the scores' sigmoid, with a penalty on its mean. */
   | { readonly name: "soft-movement"; readonly scoreLearningRate: number; readonly penalty: number }
-  /** The weights whose removal raises the loss least, by an empirical Fisher matrix of blocks of `blockSize` weights. */
-  | {
-    readonly name: "obert";
-    /** Gradients that the matrix is made of at each refresh. */
-    readonly gradients: number;
-    readonly dampening: number;
-    readonly blockSize: number;
-    /** Estimates in a refresh, each for a part of the way. */
-    readonly recomputations: number;
-  };
+  /** The weights whose removal raises the loss least, by an empirical Fisher matrix. */
+  | ({ readonly name: "obert" } & ObertOptions);
 
 /** What is pruned, how, and when. */
 export interface PruningPhase {
@@ -47,8 +40,8 @@ export interface NamedShape {
 
 /**
  * Checks phases against all parameters of a model, to be called before anything is trained. Throws InputError for targets
- * that match nothing prunable, a pattern that does not divide a matrix, N:M that ends elsewhere than at 1 − N/M, `constant`
- * with any schedule but its own, and two phases that are about one matrix at the same steps.
+ * that match nothing prunable, a pattern that does not divide a matrix, N:M that ends elsewhere than at 1 − N/M, numbers of
+ * oBERT that cannot be, `constant` with any schedule but its own, and two phases about one matrix at the same steps.
  */
 export function checkPhases(phases: readonly PruningPhase[], parameters: readonly NamedShape[]): void {
   const names = parameters.map(({ name }) => name);
@@ -60,6 +53,7 @@ export function checkPhases(phases: readonly PruningPhase[], parameters: readonl
       );
     }
     if (method.name === "constant") return;
+    if (method.name === "obert") checkObert(method);
     const matrices = parameters.filter(({ name }) => targets[index].has(name));
     checkPattern(
       pattern,

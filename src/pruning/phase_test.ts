@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
 import { bertGolden } from "../graph/golden/mod.ts";
+import { obertDefaults } from "./obert/options.ts";
 import { checkPhases, type PruningPhase } from "./phase.ts";
 import { constantSchedule, pruningSchedule } from "./schedule.ts";
 import { isPrunable } from "./sparsity.ts";
@@ -83,7 +84,13 @@ Deno.test("checkPhases takes phases on different matrices at once, and on one ma
 Deno.test("checkPhases refuses what overlaps, does not divide, ends elsewhere or mixes constant with a ramp", () => {
   const query = `${layer(0)}.attention.self.query.weight`;
   const [rows, columns] = parameters.find(({ name }) => name === query)!.shape;
+  const obert = { name: "obert", ...obertDefaults } as const;
+  checkPhases([phase({ method: obert })], parameters);
   const refused: [PruningPhase[], string][] = [
+    [
+      [phase({ method: { ...obert, dampening: 0 } })],
+      "Cannot prune by oBERT: dampening is 0, wanted a number above 0",
+    ],
     [
       [phase(), phase({ targets: [query], schedule: ramp(10, 12) })],
       `Two pruning phases are about ${query}, in steps 0 to 10 and 10 to 12: wanted one at a time`,
