@@ -23,7 +23,7 @@ export interface TimelineRun extends PrunedRun {
   readonly teacher?: string;
 }
 
-/** Distillation from `begin`, before `end`. */
+/** Distillation from `begin`, before `end`. The teacher `dense` is this model just before it is pruned, so it begins then. */
 export interface DistillationPhase extends StepSpan {
   /** `dense`, or a model folder. */
   readonly teacher: string;
@@ -57,12 +57,13 @@ export function timelineOf(modifiers: readonly Modifier[], run: TimelineRun): Ti
     if (end_epoch === epochsOf(run)) continue;
     refuse(modifier, `end_epoch is ${end_epoch}`, `${epochsOf(run)}, the epochs of the run`);
   }
+  const pruning = pruningPhases(modifiers, run);
   return {
     totalSteps: stepsOf(run),
     rateAt: learningRatesOf(modifiers, run),
     weightDecayAt: weightDecayOf(ofKind(modifiers, "SetWeightDecayModifier"), run),
-    pruning: pruningPhases(modifiers, run),
-    distillation: distillationPhases(ofKind(modifiers, "DistillationModifier"), run),
+    pruning,
+    distillation: distillationPhases(ofKind(modifiers, "DistillationModifier"), run, pruning),
   };
 }
 
@@ -119,6 +120,7 @@ function weightDecayOf(
 function distillationPhases(
   modifiers: readonly ModifierOf<"DistillationModifier">[],
   run: TimelineRun,
+  pruning: readonly PruningPhase[],
 ): DistillationPhase[] {
   if (run.teacher === "disable") return [];
   const phases = inOrder(modifiers, (modifier) => spanOf(modifier, run));
@@ -136,8 +138,23 @@ function distillationPhases(
     if (teacher === undefined) {
       refuse(modifier, "it has no teacher", "teacher: dense, a model folder, or --teacher");
     }
-    return { teacher, hardness, temperature, begin, end };
+    const firstStep = teacher === "dense" ? Math.max(begin, denseUntil(modifier, pruning)) : begin;
+    if (firstStep >= end) {
+      refuse(
+        modifier,
+        `it ends at step ${end} and its teacher is there from step ${firstStep}`,
+        "a later end",
+      );
+    }
+    return { teacher, hardness, temperature, begin: firstStep, end };
   });
+}
+
+/** The step of the first pruning, up to which there is no `dense` to learn from. */
+function denseUntil(modifier: Modifier, pruning: readonly PruningPhase[]): number {
+  const first = pruning.find(({ method }) => method.name !== "constant");
+  return first?.schedule.begin ??
+    refuse(modifier, "teacher is dense and nothing is pruned", "a model folder");
 }
 
 function inOrder<Kind extends Modifier>(

@@ -135,15 +135,40 @@ Deno.test("weight decay changes where it is set", () => {
   assert.deepEqual([0, 19, 20, 199, 200].map(weightDecayAt), [0.1, 0.1, 0.01, 0.01, 0]);
 });
 
+const pruned = "  - !GMPruningModifier {init_sparsity: 0, final_sparsity: 0.9, start_epoch: 1}\n";
+
 Deno.test("distillation has the recipe's teacher, the flags' before it, and none where that is disabled", () => {
   const list = "  - !DistillationModifier {hardness: 1, start_epoch: 2, teacher: dense}\n" +
     "  - !DistillationModifier {temperature: 5.5, end_epoch: 2, teacher: models/teacher}\n";
-  assert.deepEqual(timeline(list).distillation, [
+  assert.deepEqual(timeline(pruned + list).distillation, [
     { teacher: "models/teacher", hardness: 0.5, temperature: 5.5, begin: 0, end: 20 },
     { teacher: "dense", hardness: 1, temperature: 2, begin: 20, end: 300 },
   ]);
-  assert.deepEqual(timeline(list, { teacher: "t" }).distillation.map(({ teacher }) => teacher), ["t", "t"]);
+  assert.deepEqual(timeline(pruned + list, { teacher: "t" }).distillation.map(({ teacher }) => teacher), [
+    "t",
+    "t",
+  ]);
   assert.deepEqual(timeline(list, { teacher: "disable" }).distillation, []);
+});
+
+Deno.test("the dense model teaches from where it is pruned", () => {
+  const teaching = "  - !DistillationModifier {teacher: dense}\n";
+  assert.deepEqual(timeline(pruned + teaching).distillation.map(({ begin, end }) => [begin, end]), [[
+    10,
+    300,
+  ]]);
+  assert.throws(
+    () => timeline("  - !ConstantPruningModifier {}\n" + teaching),
+    new InputError(
+      "r.yaml, line 3: DistillationModifier: teacher is dense and nothing is pruned: wanted a model folder",
+    ),
+  );
+  assert.throws(
+    () => timeline(pruned + teaching.replace("dense", "dense, end_epoch: 1")),
+    new InputError(
+      "r.yaml, line 3: DistillationModifier: it ends at step 10 and its teacher is there from step 10: wanted a later end",
+    ),
+  );
 });
 
 Deno.test("length and optimiser are what the modifiers ask for", () => {
@@ -200,7 +225,7 @@ Deno.test("timelineOf refuses with one line that names the modifier", () => {
       "r.yaml, line 2: DistillationModifier: it has no teacher: wanted teacher: dense, a model folder, or --teacher",
     ],
     [
-      "  - !DistillationModifier {teacher: dense}\n  - !DistillationModifier {teacher: dense, start_epoch: 3}\n",
+      "  - !DistillationModifier {teacher: t}\n  - !DistillationModifier {teacher: t, start_epoch: 3}\n",
       "r.yaml, line 3: DistillationModifier: it distils from step 30, and r.yaml, line 2: DistillationModifier until step " +
       "300: wanted one modifier at a time",
     ],
@@ -220,4 +245,26 @@ Deno.test("timelineOf refuses with one line that names the modifier", () => {
         "EpochRangeModifier",
     ),
   );
+});
+
+Deno.test("every shipped recipe makes a timeline of short and long runs", () => {
+  const folder = new URL("../../models/recipes/", import.meta.url);
+  for (const { name } of Deno.readDirSync(folder)) {
+    const text = Deno.readTextFileSync(new URL(name, folder));
+    for (const [epochs, steps] of [[1, 20], [3, 7], [30, 1]]) {
+      const recipeArgs = `{"num_epochs": ${epochs}}`;
+      const { modifiers } = parseRecipe(text, { source: name, recipeArgs });
+      const teacher = name === "sparse-transfer.yaml" ? "models/teacher" : undefined;
+      const { totalSteps, rateAt } = timelineOf(modifiers, {
+        ...run,
+        epochBegins: epochsOf(epochs, steps),
+        teacher,
+      });
+      assert.equal(totalSteps, epochs * steps);
+      for (let step = 0; step < totalSteps; step++) {
+        const { learningRate } = rateAt(step);
+        assert.ok(learningRate >= 0 && learningRate <= 1.5e-4, `${name}: ${learningRate} at step ${step}`);
+      }
+    }
+  }
 });

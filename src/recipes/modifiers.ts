@@ -170,7 +170,10 @@ export const modifierFields = {
     ...span,
     hardness: withDefault(within(0, 1), 0.5),
     temperature: withDefault(positive, 2),
-    /** `dense`, or a model folder. SparseML and `--teacher` give it outside of the recipe. */
+    /**
+     * A model folder, or `dense`: this model just before it is pruned, which teaches from then on. SparseML and `--teacher`
+     * give it outside of the recipe.
+     */
     teacher: optional(text),
   },
 } as const;
