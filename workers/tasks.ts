@@ -12,6 +12,7 @@ const modules: Readonly<Record<string, () => Promise<{ readonly task: unknown }>
   compactMatrix: () => import("../src/finetune/compact_task.ts"),
   expandMatrix: () => import("../src/finetune/expand_task.ts"),
   fisherBlocks: () => import("../src/finetune/fisher_task.ts"),
+  metaPasses: () => import("../src/finetune/meta/meta_task.ts"),
 };
 
 /** The task of that name. */
