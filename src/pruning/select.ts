@@ -23,11 +23,6 @@ export interface ScoreList {
   readonly spared?: Uint32Array;
 }
 
-/** `selectMasks` for a single list. */
-export function selectMask(scores: ScoreList, prunedCount: number): Uint32Array<ArrayBuffer> {
-  return selectMasks([scores], prunedCount)[0];
-}
-
 /**
  * Prunes the `prunedCount` smallest scores of all lists together: one mask per list, 1 for a unit that is kept.
  *

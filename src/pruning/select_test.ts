@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { InputError } from "../core/errors.ts";
 import { hasBit, popcount, setBit } from "./bitset.ts";
-import { type ScoreList, selectMask, selectMasks } from "./select.ts";
+import { type ScoreList, selectMasks } from "./select.ts";
+
+const selectMask = (list: ScoreList, prunedCount: number) => selectMasks([list], prunedCount)[0];
 
 /** Sorts everything: what `selectMasks` must equal. */
 function naiveSelect(lists: readonly ScoreList[], prunedCount: number): Uint32Array[] {
