@@ -2,6 +2,7 @@
  * What the flags of a command ask for, as the modifiers that say the same.
  * @module
  */
+import { obertDefaults, type ObertOptions } from "../pruning/obert/options.ts";
 import { makeModifier, type Modifier, type ModifierName } from "./modifiers.ts";
 import type { RecipeValue } from "./values.ts";
 
@@ -61,11 +62,12 @@ export interface PruningFlags {
   readonly scoreLearningRate?: number;
   /** Penalty of soft movement pruning. */
   readonly penalty?: number;
-  /** Constants of `obert`. */
+  /** Constants of `obert`; default `obertDefaults`, which are cheaper than the recipes' own. */
   readonly gradients?: number;
   readonly dampening?: number;
   readonly blockSize?: number;
   readonly recomputations?: number;
+  readonly jointly?: boolean;
 }
 
 /** Throws InputError for values that the modifiers refuse. */
@@ -96,6 +98,8 @@ function pruningModifiers(flags: PruningFlags): Modifier[] {
   const { method, targets } = flags;
   if (method === "constant") return [fromFlags("ConstantPruningModifier", { params: targets })];
   if (flags.sparsity === 0) return [];
+  const { gradients, dampening, blockSize, recomputations, jointly }: Partial<ObertOptions> =
+    method === "obert" ? { ...obertDefaults, ...said(flags) } : flags;
   return [fromFlags(methodModifiers[method], {
     params: targets,
     start_fraction: flags.begin,
@@ -109,18 +113,23 @@ function pruningModifiers(flags: PruningFlags): Modifier[] {
     score_learning_rate: flags.scoreLearningRate,
     soft: method === "soft-movement" ? true : undefined,
     penalty: flags.penalty,
-    num_grads: flags.gradients,
-    damp: flags.dampening,
-    fisher_block_size: flags.blockSize,
-    num_recomputations: flags.recomputations,
+    num_grads: gradients,
+    damp: dampening,
+    fisher_block_size: blockSize,
+    num_recomputations: recomputations,
+    jointly,
   })];
 }
 
 function fromFlags(name: ModifierName, fields: FlagOptions): Modifier {
-  const given = Object.entries(fields).filter((entry): entry is [string, RecipeValue] =>
-    entry[1] !== undefined
-  );
+  const given = Object.entries(said(fields)) as [string, RecipeValue][];
   return makeModifier(name, new Map(given), () => "the flags");
+}
+
+/** Without what is undefined. */
+function said<Options extends object>(options: Options): Partial<Options> {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given) as Partial<Options>;
 }
 
 /** `warmupRatio` is `warmup_ratio` in a recipe. */

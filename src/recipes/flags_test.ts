@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
+import { obertDefaults } from "../pruning/obert/options.ts";
 import { type FlagSettings, modifiersOfFlags, overlay } from "./flags.ts";
 import { parseRecipe } from "./parse.ts";
 import { writeRecipe } from "./write.ts";
@@ -74,12 +75,12 @@ Deno.test("pruning methods have their modifiers and constants", () => {
     method: "obert",
     gradients: 64,
     dampening: 1e-6,
-    blockSize: 32,
+
     recomputations: 4,
   });
   assert.deepEqual(
     [obert.modifier, obert.num_grads, obert.damp, obert.fisher_block_size, obert.num_recomputations],
-    ["OBSPruningModifier", 64, 1e-6, 32, 4],
+    ["OBSPruningModifier", 64, 1e-6, obertDefaults.blockSize, 4],
   );
   assert.deepEqual(modifier({ method: "constant", sparsity: 0 }), {
     modifier: "ConstantPruningModifier",

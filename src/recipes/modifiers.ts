@@ -64,8 +64,8 @@ const gradual = {
   mask_type: withDefault(maskType, "unstructured"),
 };
 
-/** The learning rate of movement scores in the paper and its code. */
-export const defaultScoreLearningRate = 1e-2;
+/** What the paper on movement pruning and its code have. */
+export const movementDefaults = { scoreLearningRate: 1e-2, penalty: 400 } as const;
 
 const magnitude = {
   ...gradual,
@@ -142,10 +142,10 @@ export const modifierFields = {
     ...gradual,
     global_sparsity: withDefault(boolean, false),
     /** Learning rate of the scores. */
-    score_learning_rate: withDefault(positive, defaultScoreLearningRate),
+    score_learning_rate: withDefault(positive, movementDefaults.scoreLearningRate),
     /** Prunes by a threshold on the scores' sigmoid instead of by rank, under a `penalty`. Not in SparseML. */
     soft: withDefault(boolean, false),
-    /** Of `soft`: what the mean of the sigmoids is multiplied by in the loss. */
+    /** Of `soft`: what the mean of the sigmoids is multiplied by in the loss; default 400. */
     penalty: optional(nonNegative),
   },
   /** The Optimal BERT Surgeon (arXiv 2203.07259). */
@@ -162,6 +162,8 @@ export const modifierFields = {
     num_recomputations: withDefault(whole(1), 1),
     /** Sequences in the mean that counts as one gradient. */
     grad_sampler_kwargs: optional(gradientSampler),
+    /** Whether weights pruned together are made up for together. Not in SparseML. */
+    jointly: optional(boolean),
   },
   /** Keeps what is zero at zero. */
   ConstantPruningModifier: { ...span, params: withDefault(params, []) },

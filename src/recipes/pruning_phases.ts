@@ -2,6 +2,7 @@
  * Pruning modifiers laid over the steps of a run.
  * @module
  */
+import { checkObert, obertBatchSize, type ObertOptions } from "../pruning/obert/options.ts";
 import { parsePattern } from "../pruning/pattern.ts";
 import type { PruningMethodSettings, PruningPhase } from "../pruning/phase.ts";
 import { constantSchedule, pruningSchedule } from "../pruning/schedule.ts";
@@ -9,10 +10,10 @@ import type { LayerSparsity } from "../pruning/sparsity.ts";
 import { allPrunable, matchTargets } from "../pruning/targets.ts";
 import { atPlace, refuse } from "./checks.ts";
 import {
-  defaultScoreLearningRate,
   type GradualPruningModifier,
   type Modifier,
   type ModifierOf,
+  movementDefaults,
 } from "./modifiers.ts";
 import { type RunLength, spanOf, stepsIn, stepsOf, type StepSpan } from "./positions.ts";
 import { fromParam } from "./values.ts";
@@ -163,22 +164,9 @@ function refreshInterval(modifier: GradualPruningModifier, { begin, end }: StepS
 function methodOf(modifier: GradualPruningModifier): PruningMethodSettings {
   switch (modifier.modifier) {
     case "OBSPruningModifier":
-      if (modifier.grad_sampler_kwargs) {
-        refuse(
-          modifier,
-          "grad_sampler_kwargs is there",
-          "none: gradients are those of the run's own batches",
-        );
-      }
-      return {
-        name: "obert",
-        gradients: modifier.num_grads,
-        dampening: modifier.damp,
-        blockSize: modifier.fisher_block_size,
-        recomputations: modifier.num_recomputations,
-      };
+      return obertOf(modifier);
     case "MovementPruningModifier": {
-      const { soft, score_learning_rate: scoreLearningRate, penalty = 0 } = modifier;
+      const { soft, score_learning_rate: scoreLearningRate, penalty = movementDefaults.penalty } = modifier;
       return soft
         ? { name: "soft-movement", scoreLearningRate, penalty }
         : { name: "movement", scoreLearningRate };
@@ -186,11 +174,31 @@ function methodOf(modifier: GradualPruningModifier): PruningMethodSettings {
     case "GMPruningModifier":
     case "MagnitudePruningModifier":
       return modifier.score_type === "movement"
-        ? { name: "movement", scoreLearningRate: defaultScoreLearningRate }
+        ? { name: "movement", scoreLearningRate: movementDefaults.scoreLearningRate }
         : { name: "magnitude" };
     case "GlobalMagnitudePruningModifier":
       return { name: "magnitude" };
   }
+}
+
+function obertOf(modifier: ModifierOf<"OBSPruningModifier">): PruningMethodSettings {
+  const batchSize = modifier.grad_sampler_kwargs?.batch_size ?? obertBatchSize;
+  if (batchSize !== obertBatchSize) {
+    refuse(
+      modifier,
+      `batch_size of grad_sampler_kwargs is ${batchSize}`,
+      `${obertBatchSize}, the one size there is`,
+    );
+  }
+  const options: ObertOptions = {
+    gradients: modifier.num_grads,
+    dampening: modifier.damp,
+    blockSize: modifier.fisher_block_size,
+    recomputations: modifier.num_recomputations,
+    ...(modifier.jointly === undefined ? {} : { jointly: modifier.jointly }),
+  };
+  atPlace(modifier, () => checkObert(options));
+  return { name: "obert", ...options };
 }
 
 function sparsityTogether(layers: readonly LayerSparsity[]): number {

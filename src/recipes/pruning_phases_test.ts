@@ -99,6 +99,12 @@ Deno.test("every modifier gives its method and scope", () => {
     phase("MovementPruningModifier", ", soft: true, penalty: 400, score_learning_rate: 0.1")[0],
     { name: "soft-movement", scoreLearningRate: 0.1, penalty: 400 },
   );
+  const obert =
+    ", num_grads: 8, damp: 1e-3, fisher_block_size: 4, jointly: true, grad_sampler_kwargs: {batch_size: 16}";
+  assert.deepEqual(
+    phase("OBSPruningModifier", obert)[0],
+    { name: "obert", gradients: 8, dampening: 1e-3, blockSize: 4, recomputations: 1, jointly: true },
+  );
   const [constant] = phasesOf("  - !ConstantPruningModifier {start_epoch: 2}\n");
   assert.deepEqual(
     [constant.method, constant.schedule.name, constant.schedule.begin],
@@ -177,8 +183,11 @@ Deno.test("pruningPhases refuses what contradicts itself or the run, and says wh
         "init_sparsity: 0, final_sparsity: 0.8, grad_sampler_kwargs: {batch_size: 8}",
         "OBSPruningModifier",
       ),
-      "r.yaml, line 2: OBSPruningModifier: grad_sampler_kwargs is there: wanted none: gradients are those of the run's " +
-      "own batches",
+      "r.yaml, line 2: OBSPruningModifier: batch_size of grad_sampler_kwargs is 8: wanted 16, the one size there is",
+    ],
+    [
+      gradual("init_sparsity: 0, final_sparsity: 0.8, fisher_block_size: 1000", "OBSPruningModifier"),
+      "r.yaml, line 2: OBSPruningModifier: Cannot prune by oBERT: blockSize is 1000, wanted a whole number from 1 to 128",
     ],
   ];
   for (const [list, message] of cases) assert.throws(() => phasesOf(list), new InputError(message));
