@@ -25,6 +25,10 @@ export const bertInputs = {
   firstTokens: "firstTokens",
   /** i32 [sequences]: class of each sequence, −1 for padding. */
   labels: "labels",
+  /** f32 [labels]: weight of each class in the loss. */
+  classWeights: "classWeights",
+  /** f32 tiled [labels, sequences]: a teacher's logits. */
+  teacherLogits: "teacherLogits",
   ...encoderInputs,
 } as const;
 
@@ -75,8 +79,22 @@ export function buildEncoder(graph: Graph, config: BertConfig, options: EncoderO
   };
 }
 
+/** What the loss of a classifier is made of, besides the labels. */
+export interface ClassifierLoss {
+  /** Share of a label that all classes share; default 0. */
+  readonly labelSmoothing?: number;
+  /** Whether classes have weights. */
+  readonly classWeights?: boolean;
+  /** How much a teacher's logits count; absent: not at all. */
+  readonly lesson?: { readonly hardness: number; readonly temperature: number };
+}
+
 /** Adds BERT with a sequence classifier to a graph. */
-export function buildBert(graph: Graph, config: BertConfig, options: EncoderOptions): BertGraph {
+export function buildBert(
+  graph: Graph,
+  config: BertConfig,
+  options: EncoderOptions & { readonly classifierLoss?: ClassifierLoss },
+): BertGraph {
   const { hidden, linear, drop, pool } = buildEncoder(graph, config, options);
   const pooled = pool();
   const logits = linear(drop(pooled, config.classifierDropout), "classifier", config.labels.length);
@@ -84,7 +102,13 @@ export function buildBert(graph: Graph, config: BertConfig, options: EncoderOpti
   if (options.mode === "infer") return { logits, hidden };
 
   const labels = graph.input(bertInputs.labels, indices(options.sequences));
-  const loss = graph.apply(softmaxCrossEntropy, {}, [logits, labels])[0];
+  const { labelSmoothing, classWeights, lesson } = options.classifierLoss ?? {};
+  const loss = graph.apply(softmaxCrossEntropy, { labelSmoothing, ...lesson }, [
+    logits,
+    labels,
+    classWeights ? graph.input(bertInputs.classWeights, rows(config.labels.length)) : undefined,
+    lesson ? graph.input(bertInputs.teacherLogits, logits.type) : undefined,
+  ])[0];
   graph.output("loss", loss);
   return { logits, hidden, loss };
 }

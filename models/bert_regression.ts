@@ -12,14 +12,23 @@ import type { EncoderOptions } from "./encoder.ts";
 /** f32 [sequences]: the score of each sequence; of padding any number. */
 export const targetsInput = "targets";
 
-/** Adds BERT with one output and its loss to a graph. The logits are [1, sequences]: the scores themselves. */
-export function buildRegression(graph: Graph, config: BertConfig, options: EncoderOptions): BertGraph {
+/**
+ * Adds BERT with one output and its loss to a graph. The logits are [1, sequences]: the scores themselves. `hardness` is the
+ * share of a teacher's scores in the loss; default 0.
+ */
+export function buildRegression(
+  graph: Graph,
+  config: BertConfig,
+  options: EncoderOptions & { readonly hardness?: number },
+): BertGraph {
   const { sequences } = options;
   const { hidden, linear, drop, pool } = buildEncoder(graph, config, options);
   const logits = linear(drop(pool(), config.classifierDropout), "classifier", 1);
   graph.output("logits", logits);
   const counted = graph.input(bertInputs.firstTokens, indices(sequences));
   const targets = graph.input(targetsInput, tiled(1, sequences));
-  const loss = graph.apply(meanSquaredError, {}, [logits, counted, targets, undefined])[0];
+  const { hardness = 0 } = options;
+  const teacher = hardness > 0 ? graph.input(bertInputs.teacherLogits, logits.type) : undefined;
+  const loss = graph.apply(meanSquaredError, { hardness }, [logits, counted, targets, teacher])[0];
   return { logits, hidden, loss };
 }

@@ -23,6 +23,8 @@ export interface EncodedExample {
   readonly label: number;
   /** What is to be predicted, where that is a number. */
   readonly target?: number;
+  /** Its number in the set it is of. */
+  readonly index?: number;
 }
 
 /** The arrays of a batch, usually views of the arena. Their lengths are the capacity. */

@@ -6,16 +6,52 @@ import { bertInputs, buildBert } from "../../../models/bert.ts";
 import type { BertConfig } from "../../../models/config.ts";
 import { type EncodedExample, packBatch } from "../../data/batches.ts";
 import { initialiseParameter } from "../parameters.ts";
-import { indexView, type InputArray, type TrainingModel } from "../training_model.ts";
+import type { Teaching } from "../teaching.ts";
+import {
+  indexView,
+  type InputArray,
+  type InputViews,
+  numberView,
+  type TrainingModel,
+} from "../training_model.ts";
+
+/** What a classifier's loss is to be; evaluations have the plain mean cross-entropy whatever it is. */
+export interface ClassifierLossOptions {
+  /** Share of a label that all classes share; default 0. */
+  readonly labelSmoothing?: number;
+  /** Weight of each class; absent: all alike. */
+  readonly classWeights?: readonly number[];
+  /** Lessons of a teacher, for examples with an `index`. */
+  readonly teaching?: TeacherInput;
+}
 
 /** BERT with a classification head as the trainer takes it. */
-export function classifier(config: BertConfig): TrainingModel<EncodedExample> {
+export function classifier(
+  config: BertConfig,
+  { labelSmoothing, classWeights, teaching }: ClassifierLossOptions = {},
+): TrainingModel<EncodedExample> {
   const steady = { ...config, hiddenDropout: 0, attentionDropout: 0, classifierDropout: 0 };
   return {
     ...bertBatches,
+    get variant() {
+      return variantOf(teaching);
+    },
     build(graph, { dropout, ...request }) {
-      const { hidden, loss } = buildBert(graph, dropout ? config : steady, request);
+      const classifierLoss = request.mode === "evaluate"
+        ? undefined
+        : { labelSmoothing, classWeights: classWeights !== undefined, lesson: teaching?.lessons.lesson };
+      const { hidden, loss } = buildBert(graph, dropout ? config : steady, { ...request, classifierLoss });
       return { loss: loss!, checkpoints: hidden.slice(0, -1) };
+    },
+    inputs: (size) => ({
+      ...bertBatches.inputs(size),
+      ...(classWeights ? { [bertInputs.classWeights]: { dtype: "f32", length: classWeights.length } } : {}),
+      ...teacherInputs(teaching, config.labels.length * size.sequences),
+    }),
+    fill(batch, views, key) {
+      bertBatches.fill(batch, views, key);
+      if (classWeights) numberView(views, bertInputs.classWeights).set(classWeights);
+      if (teaching) fillTeacher(teaching, batch, views);
     },
     initialise: (slot, target, seed) =>
       initialiseParameter(slot, target, {
@@ -24,6 +60,37 @@ export function classifier(config: BertConfig): TrainingModel<EncodedExample> {
         padTokenId: config.padTokenId,
       }),
   };
+}
+
+/** Lessons, and the tile of the machine on which they are learned (`usualTile`). */
+export interface TeacherInput {
+  readonly lessons: Teaching;
+  readonly tile: number;
+}
+
+/** Names the lesson that is on. */
+export function variantOf(teaching: TeacherInput | undefined): string {
+  const lesson = teaching?.lessons.lesson;
+  return lesson ? `hardness ${lesson.hardness} temperature ${lesson.temperature}` : "";
+}
+
+/** The array for a teacher's logits, where there is a teacher. */
+export function teacherInputs(
+  teaching: TeacherInput | undefined,
+  length: number,
+): Readonly<Record<string, InputArray>> {
+  return teaching ? { [bertInputs.teacherLogits]: { dtype: "f32", length } } : {};
+}
+
+/** Writes a teacher's logits for a batch; nothing while no lesson is on. */
+export function fillTeacher(
+  { lessons, tile }: TeacherInput,
+  batch: readonly EncodedExample[],
+  views: InputViews,
+): void {
+  if (!lessons.lesson) return;
+  const numbers = batch.map(({ index }) => index!);
+  lessons.answers.write(numbers, numberView(views, bertInputs.teacherLogits), tile);
 }
 
 /** Sequences of tokens packed end to end, each with a label. */

@@ -11,26 +11,32 @@ import { regressionEvaluation } from "../../evaluate/regression_metrics.ts";
 import { initialiseParameter } from "../parameters.ts";
 import type { Trainer } from "../trainer.ts";
 import { numberView, type TrainingModel } from "../training_model.ts";
-import { bertBatches } from "./classification.ts";
+import { bertBatches, fillTeacher, type TeacherInput, teacherInputs, variantOf } from "./classification.ts";
 
-/** BERT with one output as the trainer takes it. Every example has a target. */
-export function regressor(config: BertConfig): TrainingModel<EncodedExample> {
+/** BERT with one output as the trainer takes it. Every example has a target, and an `index` where there is a teacher. */
+export function regressor(config: BertConfig, teaching?: TeacherInput): TrainingModel<EncodedExample> {
   const steady = { ...config, hiddenDropout: 0, attentionDropout: 0, classifierDropout: 0 };
   return {
     ...bertBatches,
+    get variant() {
+      return variantOf(teaching);
+    },
     build(graph, { dropout, ...request }) {
-      const { hidden, loss } = buildRegression(graph, dropout ? config : steady, request);
+      const hardness = request.mode === "evaluate" ? 0 : teaching?.lessons.lesson?.hardness;
+      const { hidden, loss } = buildRegression(graph, dropout ? config : steady, { ...request, hardness });
       return { loss: loss!, checkpoints: hidden.slice(0, -1) };
     },
     inputs: (size) => ({
       ...bertBatches.inputs(size),
       [targetsInput]: { dtype: "f32", length: size.sequences },
+      ...teacherInputs(teaching, size.sequences),
     }),
     fill(batch, views, key) {
       bertBatches.fill(batch, views, key);
       const targets = numberView(views, targetsInput);
       batch.forEach(({ target }, sequence) => targets[sequence] = target!);
       targets.fill(0, batch.length);
+      if (teaching) fillTeacher(teaching, batch, views);
     },
     initialise: (slot, target, seed) =>
       initialiseParameter(slot, target, {
