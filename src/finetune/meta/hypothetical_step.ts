@@ -18,9 +18,15 @@ export interface StepRequest {
   /** Number of the group of a parameter. */
   readonly groupOf: (slot: ParameterSlot) => number;
   readonly factors: Pick<Factors, "alpha" | "beta">;
-  /** Length of a finite difference; default 10⁻² · ‖θ‖ / √n, right for gradients in float32. */
+  /** Length of a finite difference; default `differenceScale` · ‖θ‖ / √n, right for gradients in float32. */
   readonly differenceStep?: number;
 }
+
+/**
+ * Between what float32 rounds away and what curves: derivatives by α of bert-tiny and bert-mini (0.8 and 4 million
+ * parameters) are off by 0.6 % at most for 10⁻³ to 1, by 5 % for 10 and by all of it for 100.
+ */
+const differenceScale = 0.1;
 
 /** Copies of arrays as long as the parameters. They are made when first needed, and kept. */
 export class MetaBuffers {
@@ -170,7 +176,7 @@ export class HypotheticalStep<Example> {
     });
     const squares = sums.values().reduce((sum, { dot }) => sum + dot, 0);
     const elements = this.#vectors.slots.reduce((sum, { length }) => sum + length, 0);
-    return 1e-2 * Math.sqrt(squares / elements);
+    return differenceScale * Math.sqrt(squares / elements);
   }
 }
 

@@ -28,7 +28,7 @@ import type { GroupTensor } from "./features.ts";
 import { isBias, lastLayerOf, layerOf, type MetaGroup, metaGroups } from "./groups.ts";
 import { MetaBuffers } from "./hypothetical_step.ts";
 import { type MetaGradient, metaGradient } from "./meta_update.ts";
-import { type MetaOptions, warmupSteps } from "./options.ts";
+import { hasTerm, type MetaOptions, warmupSteps } from "./options.ts";
 import { type MetaTrainer, ParameterVectors } from "./parameter_vectors.ts";
 import type { TensorStatistics } from "./statistics.ts";
 
@@ -127,6 +127,13 @@ export class MetaAdamW<Example> {
   /** The last meta-update of this sitting. */
   get lastUpdate(): MetaUpdate | undefined {
     return this.#lastUpdate;
+  }
+
+  /** Bytes that meta-updates take besides the trainer's: two copies of the parameters, three with the gradient term. */
+  get bufferBytes(): number {
+    const { options } = this.#options;
+    if (!options.learns || options.fixed) return 0;
+    return (hasTerm(options, "gradient") ? 3 : 2) * this.#trainer.gradients.byteLength;
   }
 
   /** Factors for the step to come, by group of the trainer: what `StepSettings.factors` wants. */

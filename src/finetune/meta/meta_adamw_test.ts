@@ -196,6 +196,8 @@ Deno.test("MetaAdamW refuses other optimisers, and groups of the trainer that mi
   );
   assert.throws(() => new MetaAdamW(trainer, { ...options, options: sound, optimizer }), /split the trainer/);
   const original = metaOptions("sound", { grouping: "original" });
-  assert.equal(new MetaAdamW(trainer, { ...options, options: original, optimizer }).groups.length, 2);
+  const meta = new MetaAdamW(trainer, { ...options, options: original, optimizer });
+  assert.equal(meta.groups.length, 2);
+  assert.equal(meta.bufferBytes, 2 * 4 * trainer.layout.length);
   await trainer.dispose();
 });
