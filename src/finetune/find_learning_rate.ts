@@ -55,21 +55,19 @@ const divergence = 4;
 const fewestSteps = 20;
 
 /**
- * Takes steps with rates lowest · (highest/lowest)^(i/n), i = 0 … n − 1, over the batches, again and again from the first
- * when they run out, until the smoothed loss is four times its lowest or no number. Weights and optimiser states are
- * afterwards what they were before, to the bit, also when a step throws; a copy of all of them is held meanwhile.
+ * Takes steps with rates lowest · (highest/lowest)^(i/n), i = 0 … n − 1, until the smoothed loss is four times its lowest
+ * or no number. Weights and optimiser states are afterwards what they were before, to the bit, also when a step throws; a
+ * copy of all of them is held meanwhile.
+ * @param batchesAt The batches of step i, as `Trainer.step` takes them.
  * @throws InputError for bad options, or where the loss diverges before there is a curve.
  */
 export async function findLearningRate<Example>(
   trainer: Trainer<Example>,
-  batches: readonly (readonly Example[])[],
+  batchesAt: (index: number) => readonly (readonly Example[])[],
   options: FindLearningRateOptions = {},
 ): Promise<FoundLearningRate> {
   const { lowest = 1e-7, highest = 10, steps = 100, cap = Infinity, weightDecay = 0 } = options;
   checkRange({ lowest, highest, steps, cap });
-  if (batches.length === 0) {
-    throw new InputError("Cannot find a learning rate: no batches, wanted one or more");
-  }
   const restore = await keepState(trainer);
   const points: FinderPoint[] = [];
   let stopped: string | undefined;
@@ -79,8 +77,7 @@ export async function findLearningRate<Example>(
     for (let index = 0; index < steps && stopped === undefined; index++) {
       options.signal?.throwIfAborted();
       const learningRate = lowest * (highest / lowest) ** (index / steps);
-      const batch = batches[index % batches.length];
-      const { loss } = await trainer.step([batch], index + 1, { learningRate, weightDecay });
+      const { loss } = await trainer.step(batchesAt(index), index + 1, { learningRate, weightDecay });
       average = beta * average + (1 - beta) * loss;
       const smoothed = average / (1 - beta ** (index + 1));
       const point = { learningRate, loss, smoothed };

@@ -25,6 +25,8 @@ const batches: EncodedExample[][] = Array.from({ length: 7 }, (_, batch) => {
   });
 });
 
+const batchesAt = (index: number) => [batches[index % batches.length]];
+
 class Tiny implements AsyncDisposable {
   private constructor(readonly trainer: Trainer<EncodedExample>) {}
 
@@ -74,7 +76,7 @@ class Tiny implements AsyncDisposable {
 Deno.test("findLearningRate takes rates in a geometric progression and smooths without bias", async () => {
   await using tiny = await Tiny.create();
   const heard: FinderPoint[] = [];
-  const { points } = await findLearningRate(tiny.trainer, batches, {
+  const { points } = await findLearningRate(tiny.trainer, batchesAt, {
     lowest: 1e-6,
     highest: 1e-3,
     steps: 30,
@@ -104,7 +106,7 @@ Deno.test("findLearningRate leaves weights and states as they were, and a traini
     await tiny.train(6, 5);
   }
   const before = await searched.everything();
-  const { points } = await findLearningRate(searched.trainer, batches, { highest: 1, weightDecay: 0.1 });
+  const { points } = await findLearningRate(searched.trainer, batchesAt, { highest: 1, weightDecay: 0.1 });
   assert.ok(points.length >= 20);
   assert.deepEqual(await searched.everything(), before);
   assert.deepEqual(await searched.train(11, 5), await alone.train(11, 5));
@@ -112,7 +114,7 @@ Deno.test("findLearningRate leaves weights and states as they were, and a traini
 
 Deno.test("findLearningRate stops where the loss diverges, and suggests a rate with which the model learns", async () => {
   await using tiny = await Tiny.create();
-  const { points, suggestion, suggested, stopped } = await findLearningRate(tiny.trainer, batches, {
+  const { points, suggestion, suggested, stopped } = await findLearningRate(tiny.trainer, batchesAt, {
     lowest: 1e-5,
     highest: 1e3,
   });
@@ -133,7 +135,10 @@ Deno.test("findLearningRate stops where the loss diverges, and suggests a rate w
 
 Deno.test("findLearningRate suggests no more than the cap", async () => {
   await using tiny = await Tiny.create();
-  const { suggestion, suggested } = await findLearningRate(tiny.trainer, batches, { highest: 1, cap: 1e-6 });
+  const { suggestion, suggested } = await findLearningRate(tiny.trainer, batchesAt, {
+    highest: 1,
+    cap: 1e-6,
+  });
   assert.ok(suggestion.valley > 1e-6);
   assert.equal(suggested, 1e-6);
 });
@@ -143,7 +148,7 @@ Deno.test("findLearningRate restores everything when it is aborted", async () =>
   const before = await tiny.everything();
   const controller = new AbortController();
   await assert.rejects(
-    findLearningRate(tiny.trainer, batches, {
+    findLearningRate(tiny.trainer, batchesAt, {
       lowest: 1e-3,
       signal: controller.signal,
       point: (_, index) => index === 3 && controller.abort(new Error("enough")),
@@ -167,10 +172,9 @@ Deno.test("findLearningRate refuses bad input with one line", async () => {
   ];
   for (const [options, message] of refused) {
     await assert.rejects(
-      findLearningRate(tiny.trainer, batches, options),
+      findLearningRate(tiny.trainer, batchesAt, options),
       (error) => error instanceof InputError && message.test(error.message),
       JSON.stringify(options),
     );
   }
-  await assert.rejects(findLearningRate(tiny.trainer, []), /no batches, wanted one or more/);
 });

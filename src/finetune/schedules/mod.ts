@@ -9,6 +9,7 @@
  * @module
  */
 import { InputError } from "../../core/errors.ts";
+import { showValue } from "../../core/json.ts";
 import { constant, constantWithWarmup } from "./constant.ts";
 import { cosine } from "./cosine.ts";
 import { cosineWithRestarts } from "./cosine_with_restarts.ts";
@@ -52,22 +53,38 @@ export const learningRateScheduleNames: readonly LearningRateScheduleName[] = Ob
  */
 export function learningRateSchedule(name: string, options: ScheduleOptions): LearningRateSchedule {
   const kind = kindOf(name);
+  checkTaken(name, kind, options);
   const length = lengthOf(kind, options);
-  for (const [option, value] of Object.entries(options) as [keyof ScheduleOptions, unknown][]) {
-    const isLength = option === "totalSteps" || option === "warmupSteps" || option === "warmupRatio";
-    checkOption(
-      value === undefined || isLength || kind.takes.includes(option),
-      name,
-      option,
-      value,
-      kind.takes.length === 0 ? "none" : `none: it takes ${kind.takes.join(", ")}`,
-    );
-  }
   if (name === "cosine_with_min_lr") {
     checkOption(options.endRatio !== undefined, name, "endRatio", "missing", "the least factor");
   }
   return { name: kind.name, ...kind.make(length, options) };
 }
+
+/** Options may come from a file, so that neither their names nor their types are sure. */
+function checkTaken(name: string, { takes }: ScheduleKind, options: ScheduleOptions): void {
+  const wanted = takes.length === 0 ? "none" : `none: it takes ${takes.join(", ")}`;
+  for (const [option, value] of Object.entries(options) as [keyof ScheduleOptions, unknown][]) {
+    if (value === undefined) continue;
+    checkOption(takes.includes(option) || lengthOptions.has(option), name, option, showValue(value), wanted);
+    const wantedType = optionTypes[option] ?? "number";
+    const type: string = typeof value;
+    checkOption(type === wantedType, name, option, showValue(value), `a ${wantedType}`);
+  }
+}
+
+const lengthOptions: ReadonlySet<keyof ScheduleOptions> = new Set([
+  "totalSteps",
+  "warmupSteps",
+  "warmupRatio",
+]);
+
+/** The options that are no numbers. */
+const optionTypes: Partial<Record<keyof ScheduleOptions, "string" | "boolean">> = {
+  annealStrategy: "string",
+  threePhase: "boolean",
+  cycleMomentum: "boolean",
+};
 
 /** Whether a schedule can start with a warm-up: `constant` has none, and `one_cycle` has its own. */
 export function takesWarmup(name: string): boolean {

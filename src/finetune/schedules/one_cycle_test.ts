@@ -81,6 +81,7 @@ Deno.test("one_cycle refuses bad options with one line", () => {
     [{ pctStart: 1.1 }, /one_cycle: pctStart is 1\.1, wanted a number from 0 to 1$/],
     [{ pctStart: 0.6, threePhase: true }, /pctStart is 0\.6, wanted a number from 0 to 0\.5/],
     [{ annealStrategy: "step" as "cos" }, /annealStrategy is step, wanted cos or linear/],
+    [{ threePhase: 1 as never }, /threePhase is 1, wanted a boolean/],
     [{ divFactor: 0 }, /divFactor is 0, wanted/],
     [{ finalDivFactor: Infinity }, /finalDivFactor is Infinity/],
     [{ maxMomentum: 1 }, /maxMomentum is 1, wanted/],

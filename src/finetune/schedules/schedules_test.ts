@@ -170,6 +170,8 @@ Deno.test("bad options are refused with one line", () => {
     ["cosine_with_restarts", { cycles: 1.5 }, /cycles is 1\.5/],
     ["cosine_with_restarts", { cycles: 8, warmupSteps: 2 }, /cycles is 8, .* 1 to the 7 steps/],
     ["polynomial", { power: 0 }, /power is 0, wanted a positive number/],
+    ["polynomial", { power: "2" as never }, /polynomial: power is "2", wanted a number/],
+    ["polynomial", { lr_end: 1e-7 } as never, /lr_end is 1e-7, wanted none: it takes power, endRatio/],
     ["polynomial", { endRatio: NaN }, /endRatio is NaN/],
     ["cyclic_linear", {}, /cycleSteps is missing, wanted a whole number of at least 1/],
     ["cyclic_linear", { cycleSteps: 2.5 }, /cycleSteps is 2\.5/],
