@@ -13,7 +13,12 @@ export interface ExampleSet<Example> {
   at(index: number): Example;
 }
 
+/** A tokenised example with its number in its set, by which what is known of it elsewhere is found. */
+export interface NumberedExample extends EncodedExample {
+  readonly index: number;
+}
+
 /** Tokenised texts as a set of examples. */
-export function encodedExamples(set: EncodedSet): ExampleSet<EncodedExample> {
-  return { lengths: lengthsOf(set), at: (index) => exampleAt(set, index) };
+export function encodedExamples(set: EncodedSet): ExampleSet<NumberedExample> {
+  return { lengths: lengthsOf(set), at: (index) => ({ ...exampleAt(set, index), index }) };
 }

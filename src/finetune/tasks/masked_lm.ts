@@ -6,9 +6,8 @@ import { bertInputs } from "../../../models/bert.ts";
 import { buildMaskedLm, maskedLmInputs } from "../../../models/bert_masked_lm.ts";
 import type { BertConfig } from "../../../models/config.ts";
 import { type RandomKey, randomKey } from "../../core/random.ts";
-import { type BatchLimit, type EncodedExample, evaluationBatches } from "../../data/batches.ts";
-import type { EncodedSet } from "../../data/encoded_set.ts";
-import { encodedExamples, type ExampleSet } from "../../data/example_set.ts";
+import { type BatchLimit, evaluationBatches } from "../../data/batches.ts";
+import type { ExampleSet, NumberedExample } from "../../data/example_set.ts";
 import { type MaskedSequence, type MaskingRule, maskSequence, maximumGuesses } from "../../data/masking.ts";
 import { maskedLanguageEvaluation } from "../../evaluate/language_metrics.ts";
 import type { Evaluation } from "../../evaluate/metrics.ts";
@@ -16,17 +15,6 @@ import { initialiseParameter } from "../parameters.ts";
 import type { BatchOutput, Trainer } from "../trainer.ts";
 import { indexView, type TrainingModel } from "../training_model.ts";
 import { bertBatches } from "./classification.ts";
-
-/** A sequence with its number, which tells its masks from those of others. */
-export interface NumberedExample extends EncodedExample {
-  readonly index: number;
-}
-
-/** Sequences of a corpus as a set of examples. */
-export function numberedExamples(set: EncodedSet): ExampleSet<NumberedExample> {
-  const { lengths, at } = encodedExamples(set);
-  return { lengths, at: (index) => ({ ...at(index), index }) };
-}
 
 /** BERT with a masked language model's head as the trainer takes it. */
 export function maskedLanguageModel(config: BertConfig, rule: MaskingRule): TrainingModel<NumberedExample> {
@@ -98,7 +86,7 @@ export async function evaluateMaskedLm(
   return maskedLanguageEvaluation({ lossSum, tokens, right, examples: set.lengths.length });
 }
 
-/** `key` is the step's; undefined masks as every evaluation does. */
+/** The number of an example tells its masks from those of others. `key` is the step's; undefined: every evaluation's. */
 function maskExample(
   { ids, index }: NumberedExample,
   rule: MaskingRule,

@@ -4,8 +4,9 @@ import { maskedLmInputs } from "../../../models/bert_masked_lm.ts";
 import { bertInputs } from "../../../models/bert.ts";
 import { randomKey, RandomStream } from "../../core/random.ts";
 import { encodedSetOf } from "../../data/encoded_set.ts";
+import { encodedExamples } from "../../data/example_set.ts";
 import { checkModelGradients } from "./gradient_check.ts";
-import { evaluateMaskedLm, maskedLanguageModel, numberedExamples } from "./masked_lm.ts";
+import { evaluateMaskedLm, maskedLanguageModel } from "./masked_lm.ts";
 import { tinyTrainer, trainSteps } from "./tiny_trainer.ts";
 
 const vocabularySize = 19;
@@ -25,7 +26,7 @@ const config = presetConfig("bert-tiny", {
 /** Sequences of one word each, which context gives away: [CLS] w w w … [SEP]. */
 function repetitiveSet(count: number, seed: number) {
   const stream = new RandomStream(randomKey(seed));
-  return numberedExamples(encodedSetOf(Array.from({ length: count }, () => {
+  return encodedExamples(encodedSetOf(Array.from({ length: count }, () => {
     const word = 5 + stream.below(vocabularySize - 5);
     const ids = Int32Array.from([2, ...new Array(6 + stream.below(7)).fill(word), 3]);
     return { ids, typeIds: new Uint8Array(ids.length), label: -1 };
