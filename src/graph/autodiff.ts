@@ -27,9 +27,8 @@ export interface DifferentiateOptions {
 /**
  * Adds to `graph` the gradients of `loss` with respect to its parameters.
  *
- * `loss` must be a scalar whose operation is its own root (`softmaxCrossEntropy`, `meanSquaredError`): its upstream gradient
- * is 1.
- * Returns one value per parameter the loss depends on, by checkpoint name, with the parameter's type.
+ * `loss` must be a scalar whose operation is its own root (`softmaxCrossEntropy`, `meanSquaredError`): its upstream
+ * gradient is 1. Returns one value per parameter the loss depends on, by checkpoint name, with the parameter's type.
  * Throws a TypeError when `loss` or a checkpoint is not a result of the graph, or a node has no gradient rule.
  */
 export function differentiate(
