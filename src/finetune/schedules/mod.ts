@@ -29,7 +29,6 @@ import {
 
 export { fastaiOneCycle } from "./one_cycle.ts";
 export type { LearningRateSchedule, LearningRateScheduleName, ScheduleOptions } from "./schedule.ts";
-export { warmupStepsOf } from "./schedule.ts";
 
 const kinds: ReadonlyMap<string, ScheduleKind> = new Map(
   [constant, constantWithWarmup, linear, cosine, cosineWithRestarts, polynomial, cyclicLinear, oneCycle]

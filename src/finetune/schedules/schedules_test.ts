@@ -2,13 +2,8 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { InputError } from "../../core/errors.ts";
 import { bertGolden } from "../../graph/golden/mod.ts";
-import {
-  learningRateSchedule,
-  learningRateScheduleNames,
-  type ScheduleOptions,
-  takesWarmup,
-  warmupStepsOf,
-} from "./mod.ts";
+import { learningRateSchedule, learningRateScheduleNames, type ScheduleOptions, takesWarmup } from "./mod.ts";
+import { warmupStepsOf } from "./schedule.ts";
 
 const factors = (name: string, options: ScheduleOptions, steps = options.totalSteps) => {
   const schedule = learningRateSchedule(name, options);
