@@ -11,6 +11,7 @@ const modules: Readonly<Record<string, () => Promise<{ readonly task: unknown }>
   pruneMatrix: () => import("../src/finetune/prune_task.ts"),
   compactMatrix: () => import("../src/finetune/compact_task.ts"),
   expandMatrix: () => import("../src/finetune/expand_task.ts"),
+  moveWeights: () => import("../src/finetune/movement_task.ts"),
   fisherBlocks: () => import("../src/finetune/fisher_task.ts"),
   metaPasses: () => import("../src/finetune/meta/meta_task.ts"),
 };

@@ -1,7 +1,7 @@
 /**
  * The training state on disk: everything a run needs to go on to the same numbers as if it had never stopped.
  *
- * One safetensors file holds weights, the optimiser's states and mask; its metadata holds the rest as JSON, so that the file is
+ * One safetensors file holds weights, the optimiser's states and mask, and what movement pruning gathers; its metadata holds the rest as JSON, so that the file is
  * replaced in one rename.
  * @module
  */
@@ -11,6 +11,7 @@ import { InputError } from "../core/errors.ts";
 import { ensureFolder, exists, removeLeftovers, writeFileAtomic } from "../core/files.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import type { ClassificationMetrics, Evaluation } from "../evaluate/metrics.ts";
+import type { MovementActivity } from "./movement_part.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** An evaluation with its place in the run. */
@@ -78,22 +79,30 @@ export async function saveState(
   const path = join(out, stateName);
   await ensureFolder(dirname(path));
   await trainer.settle();
-  const { layout } = trainer;
-  const flat = (name: string, data: Float32Array) => ({
+  const { movement } = trainer;
+  const flat = ([name, data]: readonly [string, Float32Array]) => ({
     name,
     dtype: "F32" as const,
-    shape: [layout.length],
+    shape: [data.length],
     data: () => bytesOf(data),
   });
   const mask = trainer.mask;
   await writeFileAtomic(
     path,
     safetensorsContent([
-      flat("weights", trainer.weights),
-      ...Array.from(trainer.states, ([name, data]) => flat(name, data)),
+      ...arraysOf(trainer).map(flat),
       { name: "mask", dtype: "U8", shape: [mask.byteLength], data: () => bytesOf(mask) },
-    ], { progress: JSON.stringify(progress), fingerprint: JSON.stringify(fingerprint) }),
+    ], {
+      progress: JSON.stringify(progress),
+      fingerprint: JSON.stringify(fingerprint),
+      ...(movement?.activity ? { movement: JSON.stringify(movement.activity) } : {}),
+    }),
   );
+}
+
+/** The arrays that a run goes on with, by name. */
+function arraysOf({ weights, states, movement }: Trainer<never>): (readonly [string, Float32Array])[] {
+  return [["weights", weights], ...states, ...(movement?.activity ? movement.arrays : [])];
 }
 
 /** Loads a saved run into the trainer. Throws `InputError` when there is none or it is of another run. */
@@ -119,10 +128,12 @@ export async function loadState(
   // Runs begun before stages were told apart have none.
   const { stages = noStages(), ...rest } = parse<Partial<RunProgress>>(file.metadata.progress, path);
   const progress = { ...rest, stages } as RunProgress;
-  for (const [name, target] of [["weights", trainer.weights] as const, ...trainer.states]) {
+  const { movement } = file.metadata;
+  if (movement) await trainer.beginMovement(parse<MovementActivity>(movement, path));
+  for (const [name, target] of arraysOf(trainer)) {
     const { shape } = file.info(name);
-    if (shape.length !== 1 || shape[0] !== trainer.layout.length) {
-      throw new InputError(`${path}: ${name} has shape [${shape}], wanted [${trainer.layout.length}]`);
+    if (shape.length !== 1 || shape[0] !== target.length) {
+      throw new InputError(`${path}: ${name} has shape [${shape}], wanted [${target.length}]`);
     }
     target.set(await file.float32(name));
   }

@@ -16,6 +16,7 @@ import type { CompactMatrices } from "./compact.ts";
 import type { ParameterGroup } from "./groups.ts";
 import type { LazyPart, LazyTableSteps } from "./lazy_table.ts";
 import type { TrainingMemory } from "./memory.ts";
+import type { MovementPart } from "./movement_part.ts";
 import { type ParameterLayout, slotEnd } from "./parameters.ts";
 import type { TrainingModel } from "./training_model.ts";
 
@@ -34,6 +35,8 @@ export interface StepParts {
   readonly compact: CompactMatrices;
   /** Absent: the lookup table is updated whole. */
   readonly lazy?: LazyTableSteps;
+  /** Absent: no masks follow scores. */
+  readonly movement?: MovementPart;
 }
 
 /** What an update needs to know. */
@@ -164,7 +167,9 @@ function optimizerSteps(request: UpdateRequest, lazy: LazyPart | undefined, grad
     scalars: memory.scalars[stretch.group],
     count: stretch.count,
   }));
-  return [...norm, ...updateSteps({ rule, ranges, clip, workers }), ...(lazy?.update ?? [])];
+  const update = updateSteps({ rule, ranges, clip, workers });
+  const { before = [], after = [] } = request.parts.movement?.steps({ memory, gradients, workers }) ?? {};
+  return [...before, ...norm, ...update, ...after, ...(lazy?.update ?? [])];
 }
 
 function trainedNames(groups: readonly ParameterGroup[]): ReadonlySet<string> {

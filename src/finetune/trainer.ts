@@ -27,6 +27,7 @@ import type { MatrixPlace } from "./compact_task.ts";
 import { type GroupOptions, type ParameterGroup, parameterGroups } from "./groups.ts";
 import { LazyTableSteps } from "./lazy_table.ts";
 import { type BatchCapacity, placeTrainingMemory, type TrainingMemory } from "./memory.ts";
+import { type MovementActivity, MovementPart } from "./movement_part.ts";
 import { type ParameterLayout, parameterLayoutOf, type ParameterSlot } from "./parameters.ts";
 import { planStep, planUpdate, type StepMode, type StepParts } from "./step_plan.ts";
 import type { InputViews, TrainingModel } from "./training_model.ts";
@@ -51,6 +52,8 @@ export interface TrainerOptions<Example> {
   readonly accumulates?: boolean;
   /** What masks prune together; default `unstructured`. */
   readonly pattern?: Pattern;
+  /** What trains the scores of movement pruning; absent: there is none. */
+  readonly scoreOptimizer?: OptimizerSettings;
   /** Whether pruned matrices train with sparse kernels once those are faster; default true. */
   readonly sparse?: boolean;
   /** Whether layers run again in the backward pass instead of being kept: less memory for about a tenth more time. */
@@ -140,6 +143,7 @@ export class Trainer<Example> {
       needs.programsBytes,
     );
     this.#parts.lazy?.attach(arena);
+    this.#parts.movement?.attach(arena);
     this.mask.fill(0xffffffff);
   }
 
@@ -210,6 +214,28 @@ export class Trainer<Example> {
     await this.#parts.compact.expand(this.#executor);
   }
 
+  /** Movement pruning; undefined in a trainer that was made without a `scoreOptimizer`. */
+  get movement(): MovementPart | undefined {
+    return this.#parts.movement;
+  }
+
+  /** Begins to train scores, or goes on as it was: see `MovementPart.begin`. Matrices run dense until the end. */
+  async beginMovement(activity: MovementActivity): Promise<void> {
+    if (!this.movement) {
+      throw new Error("Cannot prune by movement: the trainer was made without a scoreOptimizer");
+    }
+    await this.settle();
+    this.movement.begin(activity);
+    this.#forgetPrograms();
+  }
+
+  /** Ends training scores: the mask stays as it is, and what it prunes is lost. */
+  async endMovement(): Promise<void> {
+    await this.settle();
+    this.movement?.end();
+    this.#forgetPrograms();
+  }
+
   /** Fills parameters with fresh random weights; all of them, or those named. */
   initialise(names?: ReadonlySet<string>): void {
     for (const slot of this.layout.slots) {
@@ -262,10 +288,9 @@ export class Trainer<Example> {
     const { arena } = this.#executor;
     const { lazy } = this.#parts;
     if (lazy?.history.isFull) await this.#bringUpToDate();
-    if (this.#options.sparse !== false && await this.#parts.compact.compact(this.#executor)) {
-      this.#forgetPrograms();
-    }
+    await this.#compact();
     this.#writeScalars(step, settings);
+    this.movement?.beforeStep();
     const loss = this.#options.accumulates
       ? await this.#accumulate(batches, step)
       : await this.#run("train", batches[0], { step, part: 0 });
@@ -287,9 +312,7 @@ export class Trainer<Example> {
   async evaluate(batch: readonly Example[]): Promise<BatchAnswers> {
     const { arena } = this.#executor;
     await this.#bringUpToDate();
-    if (this.#options.sparse !== false && await this.#parts.compact.compact(this.#executor)) {
-      this.#forgetPrograms();
-    }
+    await this.#compact();
     const { program, outputs } = await this.#load("evaluate", batch);
     await this.#executor.run(program);
     const answers = new Map<string, BatchOutput>();
@@ -313,6 +336,12 @@ export class Trainer<Example> {
 
   #checkSettled(what: string): void {
     if (!this.isSettled) throw new Error(`Cannot read the ${what}: settle the trainer first`);
+  }
+
+  /** Makes sparse matrices compact, where nobody needs the gradients of what is pruned. */
+  async #compact(): Promise<void> {
+    if (this.#options.sparse === false || this.movement?.activity) return;
+    if (await this.#parts.compact.compact(this.#executor)) this.#forgetPrograms();
   }
 
   /** Makes rows of the lookup table take the steps that they missed. */
@@ -514,13 +543,14 @@ function partsOf<Example>(
   memory: TrainingMemory,
   allocator: Arena | ArenaSize,
 ): StepParts {
-  const { pattern = "unstructured", machine, model: { lookup }, accumulates } = options;
+  const { pattern = "unstructured", machine, model: { lookup }, accumulates, scoreOptimizer } = options;
   const table = lookup && layout.slot(lookup.table);
   const isLazy = table && rule.lazy && !accumulates && groups.some(({ names }) => names.has(table.name)) &&
     LazyTableSteps.pays(table, columns);
   return {
     compact: new CompactMatrices(layout, { pattern, machine, at: memory }, allocator),
     lazy: isLazy ? new LazyTableSteps(table, lookup.ids, rule, memory) : undefined,
+    movement: scoreOptimizer && new MovementPart(layout, scoreOptimizer, allocator),
   };
 }
 
