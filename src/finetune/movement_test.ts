@@ -59,7 +59,7 @@ async function makeTrainer(
 const namesOf = (trainer: Trainer<EncodedExample>) => matricesOf(trainer).map(({ name }) => name);
 
 const begin = (trainer: Trainer<EncodedExample>, isSoft = false) =>
-  trainer.beginMovement({ names: namesOf(trainer), isSoft, steps: 0 });
+  trainer.beginMovement(namesOf(trainer), isSoft);
 
 async function take(trainer: Trainer<EncodedExample>, from: number, to: number): Promise<void> {
   for (let step = from; step <= to; step++) {

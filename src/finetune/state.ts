@@ -1,8 +1,8 @@
 /**
  * The training state on disk: everything a run needs to go on to the same numbers as if it had never stopped.
  *
- * One safetensors file holds weights, the optimiser's states and mask, and what movement pruning gathers; its metadata holds the rest as JSON, so that the file is
- * replaced in one rename.
+ * One safetensors file holds weights, the optimiser's states and mask, and what movement pruning gathers; its metadata holds
+ * the rest as JSON, so that the file is replaced in one rename.
  * @module
  */
 import { dirname, join } from "node:path";
@@ -129,7 +129,10 @@ export async function loadState(
   const { stages = noStages(), ...rest } = parse<Partial<RunProgress>>(file.metadata.progress, path);
   const progress = { ...rest, stages } as RunProgress;
   const { movement } = file.metadata;
-  if (movement) await trainer.beginMovement(parse<MovementActivity>(movement, path));
+  if (movement) {
+    const { names, isSoft, steps } = parse<MovementActivity>(movement, path);
+    await trainer.beginMovement(names, isSoft, steps);
+  }
   for (const [name, target] of arraysOf(trainer)) {
     const { shape } = file.info(name);
     if (shape.length !== 1 || shape[0] !== target.length) {

@@ -27,7 +27,7 @@ import type { MatrixPlace } from "./compact_task.ts";
 import { type GroupOptions, type ParameterGroup, parameterGroups } from "./groups.ts";
 import { LazyTableSteps } from "./lazy_table.ts";
 import { type BatchCapacity, placeTrainingMemory, type TrainingMemory } from "./memory.ts";
-import { type MovementActivity, MovementPart } from "./movement_part.ts";
+import { MovementPart } from "./movement_part.ts";
 import { type ParameterLayout, parameterLayoutOf, type ParameterSlot } from "./parameters.ts";
 import { planStep, planUpdate, type StepMode, type StepParts } from "./step_plan.ts";
 import type { InputViews, TrainingModel } from "./training_model.ts";
@@ -219,13 +219,16 @@ export class Trainer<Example> {
     return this.#parts.movement;
   }
 
-  /** Begins to train scores, or goes on as it was: see `MovementPart.begin`. Matrices run dense until the end. */
-  async beginMovement(activity: MovementActivity): Promise<void> {
+  /**
+   * Begins to train scores of matrices by weight name, or goes on after so many steps: see `MovementPart.begin`. Matrices run
+   * dense until the end. `isSoft`: under the penalty that each step is told.
+   */
+  async beginMovement(names: readonly string[], isSoft: boolean, steps = 0): Promise<void> {
     if (!this.movement) {
       throw new Error("Cannot prune by movement: the trainer was made without a scoreOptimizer");
     }
     await this.settle();
-    this.movement.begin(activity);
+    this.movement.begin({ names, isSoft, steps });
     this.#forgetPrograms();
   }
 
