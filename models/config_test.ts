@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { InputError } from "../src/core/errors.ts";
-import { bertConfigJson, bertTensorShapes, defaultLabels, parseBertConfig } from "./config.ts";
+import { bertConfigJson, bertTensorShapes, defaultLabels, isRegression, parseBertConfig } from "./config.ts";
+import { isMaskedLm, maskedLmConfigJson, maskedLmTensorShapes } from "./masked_lm_config.ts";
 import { presetConfig, presetNames } from "./presets.ts";
 
 const tiny = bertConfigJson(presetConfig("bert-tiny"));
@@ -14,6 +15,40 @@ Deno.test("parseBertConfig reads back what bertConfigJson writes, for every pres
     assert.equal(json.problem_type, "x");
     assert.deepEqual(json.label2id, { bad: 0, good: 1, odd: 2 });
   }
+});
+
+Deno.test("one label is a score, as with Hugging Face's num_labels 1", () => {
+  const config = presetConfig("bert-tiny", { labels: ["likeness"] });
+  const json = bertConfigJson(config);
+  assert.equal(json.problem_type, "regression");
+  assert.deepEqual(parseBertConfig(json, "config.json"), config);
+  assert.ok(isRegression(parseBertConfig({ ...tiny, id2label: undefined, num_labels: 1 }, "c")));
+  assert.ok(!isRegression(parseBertConfig(tiny, "c")));
+  assert.ok(!("problem_type" in tiny));
+});
+
+Deno.test("a masked language model's config has its architecture and no labels, its tensors no pooler", () => {
+  const config = presetConfig("bert-tiny");
+  const json = maskedLmConfigJson(config, { problem_type: "x", tool: 1 });
+  assert.ok(isMaskedLm(json) && !isMaskedLm(tiny));
+  assert.deepEqual([json.id2label, json.label2id, json.problem_type, json.tool], [
+    undefined,
+    undefined,
+    undefined,
+    1,
+  ]);
+  assert.deepEqual(parseBertConfig(json, "config.json"), config);
+  const shapes = maskedLmTensorShapes(config);
+  const added = [...shapes.keys()].filter((name) => !bertTensorShapes(config).has(name));
+  assert.deepEqual(added, [
+    "cls.predictions.transform.dense.weight",
+    "cls.predictions.transform.dense.bias",
+    "cls.predictions.transform.LayerNorm.weight",
+    "cls.predictions.transform.LayerNorm.bias",
+    "cls.predictions.bias",
+  ]);
+  assert.deepEqual(shapes.get("cls.predictions.bias"), [30522]);
+  assert.ok(![...shapes.keys()].some((name) => name.includes("pooler") || name.startsWith("classifier")));
 });
 
 Deno.test("parseBertConfig fills in what the first BERT releases leave out", () => {
@@ -59,6 +94,7 @@ Deno.test("parseBertConfig says in one line what it found and what it wanted", (
     [{ pad_token_id: 30522 }, "pad_token_id is 30522, wanted less than vocab_size, which is 30522"],
     [{ id2label: { 1: "a" } }, 'id2label has the keys ["1"], wanted "0" to "0"'],
     [{ id2label: { 0: 7 } }, "id2label.0 is 7, wanted a string"],
+    [{ problem_type: "regression" }, 'problem_type is "regression" with 2 labels, wanted one'],
     [{ id2label: {} }, "id2label is empty, wanted a name for each class"],
   ];
   for (const [change, problem] of cases) {
