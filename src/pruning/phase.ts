@@ -17,8 +17,16 @@ export type PruningMethodSettings =
   | { readonly name: "constant" }
   /** The weights that training moves towards zero; `scoreLearningRate` is that of the scores. */
   | { readonly name: "movement"; readonly scoreLearningRate: number }
-  /** The same by a threshold on the scores' sigmoid, with a penalty on its mean. */
-  | { readonly name: "soft-movement"; readonly scoreLearningRate: number; readonly penalty: number }
+  /**
+   * The same by a threshold on the scores' sigmoid, with a penalty on its mean. Both rise as the schedule's sparsity does, to
+   * these values; what sparsity that comes to is an outcome.
+   */
+  | {
+    readonly name: "soft-movement";
+    readonly scoreLearningRate: number;
+    readonly penalty: number;
+    readonly threshold: number;
+  }
   /** The weights whose removal raises the loss least, by an empirical Fisher matrix. */
   | ({ readonly name: "obert" } & ObertOptions);
 

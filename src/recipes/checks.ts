@@ -29,8 +29,9 @@ export function checkModifier(modifier: Modifier): void {
       checkFisherBlocks(modifier);
       return checkPruning(modifier);
     case "MovementPruningModifier":
-      if (modifier.penalty !== undefined && !modifier.soft) {
-        refuse(modifier, `penalty is ${modifier.penalty} and soft is false`, "soft: true");
+      for (const name of ["penalty", "threshold"] as const) {
+        if (modifier[name] === undefined || modifier.soft) continue;
+        refuse(modifier, `${name} is ${modifier[name]} and soft is false`, "soft: true");
       }
       return checkPruning(modifier);
     case "GMPruningModifier":

@@ -62,6 +62,8 @@ export interface PruningFlags {
   readonly scoreLearningRate?: number;
   /** Penalty of soft movement pruning. */
   readonly penalty?: number;
+  /** Threshold of soft movement pruning. */
+  readonly threshold?: number;
   /** Constants of `obert`; default `obertDefaults`, which are cheaper than the recipes' own. */
   readonly gradients?: number;
   readonly dampening?: number;
@@ -113,6 +115,7 @@ function pruningModifiers(flags: PruningFlags): Modifier[] {
     score_learning_rate: flags.scoreLearningRate,
     soft: method === "soft-movement" ? true : undefined,
     penalty: flags.penalty,
+    threshold: flags.threshold,
     num_grads: gradients,
     damp: dampening,
     fisher_block_size: blockSize,

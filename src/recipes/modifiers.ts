@@ -7,6 +7,7 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import { movementDefaults } from "../pruning/movement.ts";
 import { checkModifier } from "./checks.ts";
 import { optional, type PlaceOf, readFields, required, type ValuesOf, withDefault } from "./fields.ts";
 import {
@@ -63,9 +64,6 @@ const gradual = {
   exponent: optional(positive),
   mask_type: withDefault(maskType, "unstructured"),
 };
-
-/** What the paper on movement pruning and its code have. */
-export const movementDefaults = { scoreLearningRate: 1e-2, penalty: 400 } as const;
 
 const magnitude = {
   ...gradual,
@@ -147,6 +145,8 @@ export const modifierFields = {
     soft: withDefault(boolean, false),
     /** Of `soft`: what the mean of the sigmoids is multiplied by in the loss; default 400. */
     penalty: optional(nonNegative),
+    /** Of `soft`: the sigmoid below which weights are pruned in the end; default 0.1. */
+    threshold: optional(within(0, 1)),
   },
   /** The Optimal BERT Surgeon (arXiv 2203.07259). */
   OBSPruningModifier: {

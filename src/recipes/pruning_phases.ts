@@ -2,6 +2,7 @@
  * Pruning modifiers laid over the steps of a run.
  * @module
  */
+import { movementDefaults } from "../pruning/movement.ts";
 import { checkObert, obertBatchSize, type ObertOptions } from "../pruning/obert/options.ts";
 import { parsePattern } from "../pruning/pattern.ts";
 import type { PruningMethodSettings, PruningPhase } from "../pruning/phase.ts";
@@ -9,12 +10,7 @@ import { constantSchedule, pruningSchedule } from "../pruning/schedule.ts";
 import type { LayerSparsity } from "../pruning/sparsity.ts";
 import { allPrunable, matchTargets } from "../pruning/targets.ts";
 import { atPlace, refuse } from "./checks.ts";
-import {
-  type GradualPruningModifier,
-  type Modifier,
-  type ModifierOf,
-  movementDefaults,
-} from "./modifiers.ts";
+import { type GradualPruningModifier, type Modifier, type ModifierOf } from "./modifiers.ts";
 import { type RunLength, spanOf, stepsIn, stepsOf, type StepSpan } from "./positions.ts";
 import { fromParam } from "./values.ts";
 
@@ -166,9 +162,10 @@ function methodOf(modifier: GradualPruningModifier): PruningMethodSettings {
     case "OBSPruningModifier":
       return obertOf(modifier);
     case "MovementPruningModifier": {
-      const { soft, score_learning_rate: scoreLearningRate, penalty = movementDefaults.penalty } = modifier;
+      const { soft, score_learning_rate: scoreLearningRate } = modifier;
+      const { penalty = movementDefaults.penalty, threshold = movementDefaults.threshold } = modifier;
       return soft
-        ? { name: "soft-movement", scoreLearningRate, penalty }
+        ? { name: "soft-movement", scoreLearningRate, penalty, threshold }
         : { name: "movement", scoreLearningRate };
     }
     case "GMPruningModifier":

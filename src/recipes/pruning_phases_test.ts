@@ -97,7 +97,7 @@ Deno.test("every modifier gives its method and scope", () => {
   assert.deepEqual(phase("GMPruningModifier", ", score_type: movement")[0], movement);
   assert.deepEqual(
     phase("MovementPruningModifier", ", soft: true, penalty: 400, score_learning_rate: 0.1")[0],
-    { name: "soft-movement", scoreLearningRate: 0.1, penalty: 400 },
+    { name: "soft-movement", scoreLearningRate: 0.1, penalty: 400, threshold: 0.1 },
   );
   const obert =
     ", num_grads: 8, damp: 1e-3, fisher_block_size: 4, jointly: true, grad_sampler_kwargs: {batch_size: 16}";
