@@ -17,13 +17,14 @@ import { maskingRule } from "../../data/masking.ts";
 import type { DataKind, EncodedData } from "../../data/reader.ts";
 import type { Tokenizer } from "../../data/tokenizer.ts";
 import { evaluateOn } from "../evaluate.ts";
+import type { TaskName } from "../options.ts";
 import { classifier, type ClassifierLossOptions } from "./classification.ts";
 import { evaluateMaskedLm, maskedLanguageModel } from "./masked_lm.ts";
 import { evaluateRegression, regressor } from "./regression.ts";
 import type { FinetuneTask } from "./task.ts";
 
 /** Name of a task on texts. */
-export type TextTaskName = "text-classification" | "regression" | "masked-lm";
+export type TextTaskName = Exclude<TaskName, "forecasting">;
 
 /** A task on texts, before there are any. */
 export interface TextTask {
