@@ -19,7 +19,9 @@ export interface Evaluation {
 export interface PrimaryMetric {
   /** Its name among the metrics. */
   readonly name: string;
+  /** What it comes to. */
   readonly value: number;
+  /** Whether a model with a higher value is the better one. */
   readonly higherIsBetter: boolean;
 }
 
