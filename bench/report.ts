@@ -229,7 +229,7 @@ function speedupChart(rows: readonly BenchRow[]): TopLevelSpec {
 // Words -------------------------------------------------------------------------------------------------------
 
 /** The machine in one line. */
-function describeMachineText({ cpu, isa, cores, caches, peak_gflops }: MachineDescription): string {
+export function describeMachineText({ cpu, isa, cores, caches, peak_gflops }: MachineDescription): string {
   const cacheText = typeof caches === "string" ? `caches ${caches}` : caches.map(describeCache).join(", ");
   return `${cpu}; ${cores} cores; ${cacheText || "no caches reported"}; ${isa}, ${
     peak_gflops.toFixed(0)
