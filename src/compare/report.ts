@@ -9,7 +9,14 @@ import { textTable } from "../report/text_table.ts";
 import { differenceChart, meanChart } from "./charts.ts";
 import { flagArguments, type Flags } from "./flags.ts";
 import type { ComparisonResult, VariantResult } from "./result.ts";
-import { caveats, differenceColumns, differenceRows, failureLines, variantColumns } from "./tables.ts";
+import {
+  caveats,
+  confidenceText,
+  differenceColumns,
+  differenceRows,
+  failureLines,
+  variantColumns,
+} from "./tables.ts";
 
 /** How a comparison was made. */
 export interface Origin {
@@ -76,14 +83,16 @@ export async function htmlComparison(result: ComparisonResult, origin: Origin): 
   const charts = metric === undefined ? [] : [
     section(
       `Mean ${metric.name}`,
-      `Over seeds, with its 95 % interval; ${metric.higher_is_better ? "more" : "less"} is better.`,
+      `Over seeds, with its ${confidenceText} interval; ${
+        metric.higher_is_better ? "more" : "less"
+      } is better.`,
       await drawChart(meanChart(result), `Mean ${metric.name} of each variant with its interval`),
     ),
     ...await Promise.all(
       Map.groupBy(differences, ({ against }) => against).entries().map(async ([against, rows]) =>
         section(
           `Against ${against}`,
-          "Differences paired by seed, with 95 % intervals.",
+          `Differences paired by seed, with ${confidenceText} intervals.`,
           await drawChart(differenceChart(rows, metric.name), `Differences of the variants from ${against}`),
         )
       ),

@@ -6,6 +6,9 @@ import { percent, significant, type TextColumn } from "../report/text_table.ts";
 import type { ComparisonResult, Difference, VariantResult } from "./result.ts";
 import { confidence, type Summary } from "./statistics.ts";
 
+/** `95 %` */
+export const confidenceText = `${100 * confidence} %`;
+
 /** A row of the second table. */
 export interface DifferenceRow extends Difference {
   readonly variant: string;
@@ -26,7 +29,7 @@ export function variantColumns({ metric, variants, seeds }: ComparisonResult): T
     },
     mean(metric ? `mean ${metric.name}` : "mean", ({ primary }) => primary, figures),
     { heading: "± std", cell: ({ primary }) => shown(primary, ({ deviation }) => figuresOr(deviation)) },
-    { heading: `${percent(confidence)} interval`, cell: ({ primary }) => shown(primary, intervalText) },
+    { heading: `${confidenceText} interval`, cell: ({ primary }) => shown(primary, intervalText) },
     { heading: "least", cell: ({ primary }) => shown(primary, ({ least }) => figures(least)) },
     { heading: "greatest", cell: ({ primary }) => shown(primary, ({ greatest }) => figures(greatest)) },
     mean("loss", ({ loss }) => loss, figures),
@@ -43,11 +46,11 @@ export function variantColumns({ metric, variants, seeds }: ComparisonResult): T
 /** Columns of the table of differences. */
 export const differenceColumns: readonly TextColumn<DifferenceRow>[] = [
   { heading: "variant", cell: ({ variant }) => variant, words: true },
-  { heading: "less", cell: ({ against }) => against, words: true },
+  { heading: "against", cell: ({ against }) => against, words: true },
   { heading: "pairs", cell: ({ difference }) => `${difference?.count ?? 0}` },
   { heading: "difference", cell: ({ difference }) => shown(difference, ({ mean }) => signed(mean)) },
   {
-    heading: `${percent(confidence)} interval`,
+    heading: `${confidenceText} interval`,
     cell: ({ difference }) => shown(difference, (summary) => intervalText(summary, signed)),
   },
   { heading: "verdict", cell: verdictText, words: true },
@@ -90,10 +93,9 @@ export function caveats(result: ComparisonResult): string[] {
   if (differences.length > 0) {
     const byChance = (differences.length * (1 - confidence)).toFixed(1);
     lines.push(
-      `Differences are paired by seed, intervals Student's at ${
-        percent(confidence)
-      }. Of ${differences.length} of them ` +
-        `about ${byChance} would leave 0 out by chance: a single verdict among many is a hint, and seeds are not data sets.`,
+      "Differences are a variant's value less the other's, paired by seed; their intervals are Student's at " +
+        `${confidenceText}. Of ${differences.length} about ${byChance} would leave 0 out by chance: a single verdict among ` +
+        "many is a hint, and seeds are not data sets.",
     );
   }
   if (seeds.length === 1) lines.push("One seed shows no difference, however large it looks.");
