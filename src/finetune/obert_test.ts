@@ -14,7 +14,7 @@ import { fisherMatrix, invert, surgeon } from "../pruning/obert/reference.ts";
 import { blockShape, type Pattern } from "../pruning/pattern.ts";
 import { planWaves } from "./fisher_waves.ts";
 import { obertRefresh, type ObertRequest } from "./obert.ts";
-import { matricesOf } from "./prune.ts";
+import { matricesOf, refreshMasks } from "./prune.ts";
 import { classifier } from "./tasks/classification.ts";
 import { Trainer } from "./trainer.ts";
 
@@ -40,12 +40,12 @@ function batchesOf(count: number): EncodedExample[][] {
     }));
 }
 
-async function makeTrainer(): Promise<Trainer<EncodedExample>> {
+async function makeTrainer(maximumSequences = 4): Promise<Trainer<EncodedExample>> {
   const trainer = await Trainer.create({
     ...executors,
     model: classifier(config),
-    maximumSequences: 4,
-    maximumTokens: 40,
+    maximumSequences,
+    maximumTokens: 10 * maximumSequences,
     seed: 1,
     optimizer: optimizerDefaults("adamw"),
     maximumNorm: 1,
@@ -236,6 +236,53 @@ Deno.test("obertRefresh prunes N of M, and nothing where there is nothing to pru
   const idle = await prune({ sparsity: 0.01 });
   assert.deepEqual(idle.trainer.weights, idle.before);
   await idle.trainer.dispose();
+});
+
+Deno.test("one-shot oBERT raises the loss of a trained model less than magnitude, both ways of making up", async () => {
+  const trainer = await makeTrainer(16);
+  trainer.mask.fill(0xffffffff);
+  trainer.initialise();
+  for (const state of trainer.states.values()) state.fill(0);
+  trainer.applyMask();
+  const random = new RandomStream(randomKey(6, "noise"));
+  // A part of the labels is noise, or nothing would depend on the weights in the end.
+  const examples = batchesOf(512).flat().map((example) => ({
+    ...example,
+    label: random.uniform() < 0.15 ? random.below(3) : example.label,
+  }));
+  const batchAt = (index: number) => examples.slice(16 * (index % 128), 16 * (index % 128) + 16);
+  for (let step = 1; step <= 1500; step++) {
+    await trainer.step([batchAt(step)], step, { learningRate: 1e-3 * (1 - step / 1501), weightDecay: 0.01 });
+  }
+  await trainer.settle();
+  const trained = trainer.weights.slice();
+  const lossAfter = async (prune: () => Promise<number>) => {
+    await trainer.settle();
+    trainer.mask.fill(0xffffffff);
+    trainer.applyMask();
+    trainer.weights.set(trained);
+    assert.ok(Math.abs(await prune() - 0.9) < 1e-3);
+    let loss = 0;
+    for (let index = 0; index < 32; index++) loss += (await trainer.evaluate(batchAt(index))).loss / 32;
+    return loss;
+  };
+  const shared = { pattern: "unstructured", scope: "global" } as const;
+  const byFisher = (jointly: boolean) =>
+    lossAfter(() =>
+      obertRefresh(trainer, {
+        ...shared,
+        names: new Set(matricesOf(trainer).map(({ name }) => name)),
+        sparsity: 0.9,
+        options: { ...obertDefaults, gradients: 128, dampening: 1e-5, recomputations: 4, jointly },
+        batches: Array.from({ length: 128 }, (_, index) => batchAt(index)),
+        executors,
+      })
+    );
+  const byMagnitude = await lossAfter(() => refreshMasks(trainer, shared, 0.9));
+  const [summed, joint] = [await byFisher(false), await byFisher(true)];
+  const found = `${byMagnitude} by magnitude, ${summed} by oBERT, ${joint} jointly`;
+  assert.ok(joint < byMagnitude && summed < byMagnitude, found);
+  await trainer.dispose();
 });
 
 Deno.test("obertRefresh refuses what cannot be", async () => {

@@ -50,34 +50,35 @@ export function factorFisher(
   return true;
 }
 
-/** L over the lower triangle of F. False for what is not positive definite, NaN included. */
+/**
+ * L over the lower triangle of F. False for what is not positive definite, NaN included. Here and below the inner loops change
+ * one number after the other, instead of adding up one: sums would wait for themselves.
+ */
 function choleskyInPlace(a: Float64Array, size: number): boolean {
   for (let row = 0; row < size; row++) {
     const at = row * size;
-    for (let column = 0; column < row; column++) {
-      const other = column * size;
-      let sum = a[at + column];
-      for (let k = 0; k < column; k++) sum -= a[at + k] * a[other + k];
-      a[at + column] = sum / a[other + column];
-    }
     let pivot = a[at + row];
-    for (let k = 0; k < row; k++) pivot -= a[at + k] ** 2;
+    for (let k = 0; k < row; k++) {
+      const value = a[at + k] / a[k * size + k];
+      a[at + k] = value;
+      pivot -= value * value;
+      for (let column = k + 1; column < row; column++) a[at + column] -= value * a[column * size + k];
+    }
     if (!(pivot > 0 && pivot < Infinity)) return false;
     a[at + row] = Math.sqrt(pivot);
   }
   return true;
 }
 
-/** L⁻¹ over L: row by row, each from L's row and the rows of the inverse above it. */
+/** L⁻¹ over L: each row from L's row and the rows of the inverse above it. */
 function invertLowerInPlace(a: Float64Array, size: number): void {
   for (let row = 0; row < size; row++) {
     const at = row * size;
     const diagonal = 1 / a[at + row];
-    // Column by column from the left, so that L's entries to the right are still there.
-    for (let column = 0; column < row; column++) {
-      let sum = 0;
-      for (let k = column; k < row; k++) sum += a[at + k] * a[k * size + column];
-      a[at + column] = -sum * diagonal;
+    for (let k = 0; k < row; k++) {
+      const value = -diagonal * a[at + k];
+      a[at + k] = value * a[k * size + k];
+      for (let column = 0; column < k; column++) a[at + column] += value * a[k * size + column];
     }
     a[at + row] = diagonal;
   }
