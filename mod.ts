@@ -17,6 +17,8 @@ import type { ExportOptions, ExportResult } from "./src/export/mod.ts";
 import type { EvaluateOptions, ModelEvaluation } from "./src/evaluate/mod.ts";
 import type { ModelBenchOptions, ModelBenchResult } from "./bench/model.ts";
 import type { FinetuneListener, FinetuneResult } from "./src/finetune/mod.ts";
+import type { FoundLearningRate } from "./src/finetune/find_learning_rate.ts";
+import type { FinderPoint } from "./src/finetune/learning_rate_suggestions.ts";
 import type { FinetuneSettings } from "./src/finetune/options.ts";
 import type { PipelineOptions, PipelineTask, TextClassificationPipeline } from "./src/infer/pipeline.ts";
 import { openModel } from "./src/checkpoint/model_folder.ts";
@@ -86,6 +88,21 @@ export async function finetune(
   const { finetune } = await import("./src/finetune/mod.ts");
   const createReader = () => new WorkerDataReader();
   return await finetune(settings, { createExecutor: poolFactory(), createReader, ...callbacks });
+}
+
+/**
+ * Finds a learning rate for a run: trains with rising rates for a hundred steps, and writes nothing.
+ *
+ * @param settings Those of the run; its schedule, length and output folder do not matter.
+ * @throws InputError for settings, files or data that the run could not have.
+ */
+export async function findLearningRate(
+  settings: FinetuneSettings,
+  callbacks: FinetuneCallbacks & { readonly point?: (point: FinderPoint, index: number) => void } = {},
+): Promise<FoundLearningRate> {
+  const { findRunLearningRate } = await import("./src/finetune/find_run.ts");
+  const createReader = () => new WorkerDataReader();
+  return await findRunLearningRate(settings, { createExecutor: poolFactory(), createReader, ...callbacks });
 }
 
 /**

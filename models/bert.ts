@@ -25,11 +25,15 @@ export const bertInputs = {
   firstTokens: "firstTokens",
   /** i32 [sequences]: class of each sequence, −1 for padding. */
   labels: "labels",
-  /** f32 [labels]: weight of each class in the loss. */
+  ...encoderInputs,
+} as const;
+
+/** Names of what else a loss may read. */
+export const lossInputs = {
+  /** f32 [labels]: weight of each class. */
   classWeights: "classWeights",
   /** f32 tiled [labels, sequences]: a teacher's logits. */
   teacherLogits: "teacherLogits",
-  ...encoderInputs,
 } as const;
 
 /** BERT without a head, and what heads are built with. */
@@ -106,8 +110,8 @@ export function buildBert(
   const loss = graph.apply(softmaxCrossEntropy, { labelSmoothing, ...lesson }, [
     logits,
     labels,
-    classWeights ? graph.input(bertInputs.classWeights, rows(config.labels.length)) : undefined,
-    lesson ? graph.input(bertInputs.teacherLogits, logits.type) : undefined,
+    classWeights ? graph.input(lossInputs.classWeights, rows(config.labels.length)) : undefined,
+    lesson ? graph.input(lossInputs.teacherLogits, logits.type) : undefined,
   ])[0];
   graph.output("loss", loss);
   return { logits, hidden, loss };

@@ -5,7 +5,7 @@
  */
 import { type Graph, indices, tiled } from "../src/graph/graph.ts";
 import { meanSquaredError } from "../src/kernels/mean_squared_error/operation.ts";
-import { type BertGraph, bertInputs, buildEncoder } from "./bert.ts";
+import { type BertGraph, bertInputs, buildEncoder, lossInputs } from "./bert.ts";
 import type { BertConfig } from "./config.ts";
 import type { EncoderOptions } from "./encoder.ts";
 
@@ -28,7 +28,7 @@ export function buildRegression(
   const counted = graph.input(bertInputs.firstTokens, indices(sequences));
   const targets = graph.input(targetsInput, tiled(1, sequences));
   const { hardness = 0 } = options;
-  const teacher = hardness > 0 ? graph.input(bertInputs.teacherLogits, logits.type) : undefined;
+  const teacher = hardness > 0 ? graph.input(lossInputs.teacherLogits, logits.type) : undefined;
   const loss = graph.apply(meanSquaredError, { hardness }, [logits, counted, targets, teacher])[0];
   return { logits, hidden, loss };
 }

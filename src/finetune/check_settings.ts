@@ -74,10 +74,12 @@ export function checkSettings(settings: FinetuneSettings): void {
   if (s.model !== undefined && s.init !== undefined) {
     throw new InputError(`--model ${s.model} and --init ${s.init} exclude each other: wanted one of them`);
   }
-  if (s.train === undefined && (s.model !== undefined || s.init !== undefined)) {
+  const isEmbedded = s.model === undefined && s.init === undefined && s.task === "text-classification";
+  if (s.train === undefined && !isEmbedded) {
     throw new InputError("--train is missing: wanted a training file (.tsv, .csv or .jsonl, also .gz)");
   }
-  if (s.train !== undefined && s.model === undefined && s.init === undefined) {
+  const needsModel = s.task !== "forecasting";
+  if (needsModel && s.train !== undefined && s.model === undefined && s.init === undefined) {
     throw new InputError(
       "--model or --init is missing: wanted a model folder, a hub id, or a preset to start from",
     );

@@ -66,3 +66,35 @@ function depthBelowHead(name: string, layers: number): number {
   if (layer !== undefined) return layers - layer;
   return name.includes("embeddings") ? layers + 1 : 0;
 }
+
+/**
+ * The parameters that patterns mean: names of parameters, names of modules with all below them, or `re:` and an expression
+ * that a name begins with. Throws `InputError` for one that means nothing.
+ */
+export function matchParameters(
+  { slots }: Pick<ParameterLayout, "slots">,
+  patterns: readonly string[],
+  flag: string,
+): Set<string> {
+  const matched = new Set<string>();
+  for (const pattern of patterns) {
+    const matches = matcherOf(pattern, flag);
+    const found = slots.filter(({ name }) => matches(name));
+    if (found.length === 0) {
+      const examples = slots.slice(0, 2).map(({ name }) => name).join(", ");
+      throw new InputError(`${flag} ${pattern} matches no parameter: wanted names such as ${examples}`);
+    }
+    for (const { name } of found) matched.add(name);
+  }
+  return matched;
+}
+
+function matcherOf(pattern: string, flag: string): (name: string) => boolean {
+  if (!pattern.startsWith("re:")) return (name) => name === pattern || name.startsWith(`${pattern}.`);
+  try {
+    const expression = new RegExp(`^(?:${pattern.slice(3)})`);
+    return (name) => expression.test(name);
+  } catch {
+    throw new InputError(`${flag} is ${pattern}: wanted a regular expression after re:`);
+  }
+}

@@ -26,6 +26,8 @@ export interface PruningOptions {
   readonly scoreLearningRate?: number;
   /** Soft movement: the factor on the mean of the scores' sigmoids at the end. */
   readonly penalty?: number;
+  /** Soft movement: the scores' sigmoid below which weights are pruned in the end. */
+  readonly threshold?: number;
   /** oBERT: gradients that the Fisher matrix is estimated from at each refresh. */
   readonly gradients?: number;
   /** oBERT: what is added to its diagonal. */
@@ -34,6 +36,8 @@ export interface PruningOptions {
   readonly blockSize?: number;
   /** oBERT: estimates in a refresh, each for a part of the way. */
   readonly recomputations?: number;
+  /** oBERT: make up for the pruned weights of a block together, not one by one. */
+  readonly jointly?: boolean;
 }
 
 /** Settings of a run. Fractions of the run are of its optimiser steps. */

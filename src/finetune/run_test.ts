@@ -78,7 +78,7 @@ for (const pattern of ["unstructured", "4x1"] as const) {
           "the report counts the zeros in the file",
         );
         assert.deepEqual(
-          await prunableMatrices(exported.dir),
+          await prunableMatrices(exported!.dir),
           matrices,
           "the sparse folder decodes to the same weights",
         );
@@ -166,13 +166,13 @@ Deno.test("finetune learns, keeps the best model after pruning, reports it, and 
     assert.equal(eligible.length, 9);
     assert.ok(eligible.every(({ sparsity }) => Math.abs(sparsity - 0.5) < 1e-9));
     const best = eligible.reduce((a, b) =>
-      b.accuracy > a.accuracy || (b.accuracy === a.accuracy && b.loss < a.loss) ? b : a
+      b.primary.value > a.primary.value || (b.primary.value === a.primary.value && b.loss < a.loss) ? b : a
     );
     assert.deepEqual(result.evaluation, best);
-    if (judged === rows) assert.ok(best.accuracy > 0.8, `learned something: ${best.accuracy}`);
-    else assert.ok(best.accuracy > records.at(-1)!.accuracy, JSON.stringify(eligible));
-    assert.equal(await accuracyOf(result.out, judged), best.accuracy);
-    assert.equal(await accuracyOf(result.exported.dir, judged), best.accuracy);
+    if (judged === rows) assert.ok(best.primary.value > 0.8, `learned something: ${best.primary.value}`);
+    else assert.ok(best.primary.value > records.at(-1)!.primary.value, JSON.stringify(eligible));
+    assert.equal(await accuracyOf(result.out, judged), best.primary.value);
+    assert.equal(await accuracyOf(result.exported!.dir, judged), best.primary.value);
   }
 });
 
@@ -212,7 +212,7 @@ Deno.test("finetune starts from a model and gives it the labels of the data, wha
     listener: { message: (text) => said.push(text) },
   });
   assert.match(said.join("\n"), /newly initialized: \['classifier.bias', 'classifier.weight'\]/);
-  for (const dir of [out, exported.dir]) {
+  for (const dir of [out, exported!.dir]) {
     const written = JSON.parse(await Deno.readTextFile(join(dir, "config.json")));
     assert.deepEqual(written.architectures, ["BertForSequenceClassification"]);
     assert.deepEqual(written.id2label, { 0: "negative", 1: "positive" });

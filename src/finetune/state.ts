@@ -10,12 +10,14 @@ import { bytesOf, openSafetensors, safetensorsContent } from "../checkpoint/safe
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, exists, removeLeftovers, writeFileAtomic } from "../core/files.ts";
 import type { Fingerprint } from "./fingerprint.ts";
-import type { ClassificationMetrics, Evaluation } from "../evaluate/metrics.ts";
+import type { Evaluation } from "../evaluate/metrics.ts";
 import type { MovementActivity } from "./movement_part.ts";
+import type { LayerSparsity } from "../pruning/sparsity.ts";
+import type { MetaState } from "./meta/meta_adamw.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** An evaluation with its place in the run. */
-export interface EvaluationRecord extends Evaluation, ClassificationMetrics {
+export interface EvaluationRecord extends Evaluation {
   /** Optimiser steps done before it. */
   readonly completedSteps: number;
   /** Share of the prunable weights that were masked. */
@@ -33,8 +35,14 @@ export interface RunProgress {
   trainedTokens: number;
   /** What each stage came to, over all sittings. */
   readonly stages: Readonly<Record<StageName, StageProgress>>;
+  /** Examples trained on, those of every epoch, over all sittings. */
+  trainedExamples: number;
   /** The sparsity of the present mask. */
   sparsity: number;
+  /** The prunable matrices as they were before the first step. */
+  readonly prunable: readonly LayerSparsity[];
+  /** What MetaAdamW has learnt; absent with another optimiser. */
+  readonly meta?: MetaState;
   /** Evaluation of the dense model, just before pruning. */
   dense?: EvaluationRecord;
   /** Best evaluation at the final sparsity; its weights are in `best.safetensors`. */

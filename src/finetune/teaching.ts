@@ -18,23 +18,25 @@ export interface Lesson {
 /** The teacher that is the model itself, just before it is pruned. */
 export const denseTeacher = "dense";
 
-/** Who is asked for the answers. */
-export interface TeachingOptions {
+/** Lessons over a run, and who gives them. */
+export interface TeachingPlan {
   readonly phases: readonly DistillationPhase[];
+  /** Answers that are there already: of a folder, or of the sitting before. */
+  readonly answers?: TeacherLogits;
   /** Asks the model in training as it is now, and keeps its answers with the state of the run. */
   askDense(): Promise<TeacherLogits>;
 }
 
-/** The lessons of a run. */
+/** The lessons of a run. A model is built with it; what they are is said by `prepare`, before the first step. */
 export class Teaching {
-  readonly #options: TeachingOptions;
+  #plan: TeachingPlan | undefined;
   #answers: TeacherLogits | undefined;
   #lesson: Lesson | undefined;
 
-  /** `answers` are there already where the teacher is a folder, or the run goes on. */
-  constructor(options: TeachingOptions, answers?: TeacherLogits) {
-    this.#options = options;
-    this.#answers = answers;
+  /** Says what the lessons are. */
+  prepare(plan: TeachingPlan): void {
+    this.#plan = plan;
+    this.#answers = plan.answers;
   }
 
   /** What is on; undefined: labels alone count. */
@@ -50,12 +52,12 @@ export class Teaching {
 
   /** To be awaited before masks change: the last moment at which the dense model can be asked. */
   async beforePruning(): Promise<void> {
-    this.#answers ??= await this.#options.askDense();
+    this.#answers ??= await this.#plan?.askDense();
   }
 
   /** To be called before a step: what is on from now. Nobody is learned from who has not answered yet. */
   begin(step: number): void {
-    const phase = this.#options.phases.find(({ begin, end }) => begin <= step && step < end);
+    const phase = this.#plan?.phases.find(({ begin, end }) => begin <= step && step < end);
     this.#lesson = phase && this.#answers && phase.hardness > 0 ? phase : undefined;
   }
 }

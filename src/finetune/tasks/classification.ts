@@ -2,7 +2,7 @@
  * Training a sequence classifier: BERT, a pooled first token, cross-entropy.
  * @module
  */
-import { bertInputs, buildBert } from "../../../models/bert.ts";
+import { bertInputs, buildBert, lossInputs } from "../../../models/bert.ts";
 import type { BertConfig } from "../../../models/config.ts";
 import { type EncodedExample, packBatch } from "../../data/batches.ts";
 import { initialiseParameter } from "../parameters.ts";
@@ -45,12 +45,12 @@ export function classifier(
     },
     inputs: (size) => ({
       ...bertBatches.inputs(size),
-      ...(classWeights ? { [bertInputs.classWeights]: { dtype: "f32", length: classWeights.length } } : {}),
+      ...(classWeights ? { [lossInputs.classWeights]: { dtype: "f32", length: classWeights.length } } : {}),
       ...teacherInputs(teaching, config.labels.length * size.sequences),
     }),
     fill(batch, views, key) {
       bertBatches.fill(batch, views, key);
-      if (classWeights) numberView(views, bertInputs.classWeights).set(classWeights);
+      if (classWeights) numberView(views, lossInputs.classWeights).set(classWeights);
       if (teaching) fillTeacher(teaching, batch, views);
     },
     initialise: (slot, target, seed) =>
@@ -79,7 +79,7 @@ export function teacherInputs(
   teaching: TeacherInput | undefined,
   length: number,
 ): Readonly<Record<string, InputArray>> {
-  return teaching ? { [bertInputs.teacherLogits]: { dtype: "f32", length } } : {};
+  return teaching ? { [lossInputs.teacherLogits]: { dtype: "f32", length } } : {};
 }
 
 /** Writes a teacher's logits for a batch; nothing while no lesson is on. */
@@ -90,7 +90,7 @@ export function fillTeacher(
 ): void {
   if (!lessons.lesson) return;
   const numbers = batch.map(({ index }) => index!);
-  lessons.answers.write(numbers, numberView(views, bertInputs.teacherLogits), tile);
+  lessons.answers.write(numbers, numberView(views, lossInputs.teacherLogits), tile);
 }
 
 /** Sequences of tokens packed end to end, each with a label. */

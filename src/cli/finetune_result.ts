@@ -1,0 +1,116 @@
+/**
+ * What `deno task finetune` says in the end, to readers and to programs.
+ * @module
+ */
+import { describeEvaluation, jsonName, metricsJson } from "../evaluate/metrics.ts";
+import type { FinetuneResult } from "../finetune/mod.ts";
+import type { SeedsResult } from "../finetune/seeds.ts";
+import type { EvaluationRecord } from "../finetune/state.ts";
+import { formatDuration } from "./progress.ts";
+
+/** The result in the form of the command contract. */
+export function finetuneJson(result: FinetuneResult): Record<string, unknown> {
+  return {
+    device: result.device,
+    isa: result.isa,
+    threads: result.threads,
+    steps: result.steps,
+    seconds: result.seconds,
+    tokens_per_second: result.tokensPerSecond,
+    data_wait: result.dataWait,
+    stages: result.stages.map(({ name, steps, seconds, tokensPerSecond }) => ({
+      name,
+      steps,
+      seconds,
+      tokens_per_second: tokensPerSecond,
+    })),
+    eval: evaluationJson(result.evaluation),
+    dense_eval: evaluationJson(result.denseEvaluation),
+    sparsity: {
+      overall: result.sparsity.overall,
+      layers: Object.fromEntries(result.sparsity.layers.map(({ name, sparsity }) => [name, sparsity])),
+    },
+    out: result.out,
+    export: result.exported?.dir,
+    report: result.report,
+  };
+}
+
+function evaluationJson(record: EvaluationRecord | undefined): Record<string, unknown> | undefined {
+  return record && {
+    loss: record.loss,
+    ...metricsJson(record),
+    examples: record.examples,
+    sparsity: record.sparsity,
+    step: record.completedSteps,
+  };
+}
+
+/** The result of several seeds in the same form. */
+export function seedsJson({ runs, spreads }: SeedsResult): Record<string, unknown> {
+  return {
+    seeds: Object.fromEntries(
+      spreads.map(({ name, mean, deviation, minimum, maximum }) => [
+        jsonName(name),
+        { mean, std: deviation, min: minimum, max: maximum },
+      ]),
+    ),
+    runs: runs.map(({ seed, result }) => ({ seed, ...finetuneJson(result) })),
+  };
+}
+
+/** Several seeds, for the reader. */
+export function formatSeeds({ runs, spreads }: SeedsResult): string {
+  const lines = ["", `${runs.length} seeds: mean ± standard deviation (least to most)`];
+  for (const { name, mean, deviation, minimum, maximum } of spreads) {
+    const [center, spread, least, most] = [mean, deviation, minimum, maximum].map((value) =>
+      value.toFixed(4)
+    );
+    lines.push(`  ${name.padEnd(12)} ${center} ± ${spread}  (${least} to ${most})`);
+  }
+  return lines.join("\n");
+}
+
+/** The end of a run, for the reader. */
+export function formatResult(result: FinetuneResult): string {
+  const percent = (value: number) => `${(value * 100).toFixed(2)} %`;
+  const line = (name: string, record: EvaluationRecord) =>
+    `  ${name.padEnd(26)} ${describeEvaluation(record)}`;
+  const lines = [
+    "",
+    `${result.steps} steps in ${formatDuration(result.seconds)}, ` +
+    `${
+      Math.round(result.tokensPerSecond).toLocaleString("en")
+    } tokens/s on ${result.threads} threads (${result.isa}), ${
+      percent(result.dataWait)
+    } of it waiting for data`,
+  ];
+  for (const { name, steps, tokensPerSecond } of result.stages) {
+    const rate = `${Math.round(tokensPerSecond).toLocaleString("en")} tokens/s`;
+    lines.push(`  ${name.padEnd(26)} ${String(steps).padStart(6)} steps  ${rate}`);
+  }
+  if (result.denseEvaluation) lines.push(line("dense, before pruning", result.denseEvaluation));
+  if (result.evaluation) {
+    lines.push(line(`kept, ${percent(result.sparsity.overall)} zeros`, result.evaluation));
+  }
+  lines.push("", "  layer                                          weights      zeros   sparsity");
+  for (const layer of result.sparsity.layers) {
+    lines.push(
+      `  ${layer.name.replace("bert.encoder.", "").padEnd(42)} ${String(layer.weights).padStart(11)} ` +
+        `${String(layer.zeros).padStart(10)} ${percent(layer.sparsity).padStart(10)}`,
+    );
+  }
+  lines.push("", "written:");
+  lines.push(
+    `  ${result.out}/  the model as a Hugging Face folder (zeros stored), training state in training/`,
+  );
+  const { exported, unexportable } = result;
+  if (!exported) lines.push(`  no export: ${unexportable}`);
+  for (const file of exported?.files ?? []) {
+    lines.push(
+      `  ${exported!.dir}/${file.name}  ${(file.byteLength / 2 ** 20).toFixed(2)} MiB  ${file.what}`,
+    );
+  }
+  lines.push("", "next:", `  deno task infer "the plot is anything but dull"`, "  deno task bench");
+  return lines.join("\n");
+}

@@ -1,0 +1,90 @@
+/**
+ * What a run is to do when, as modifiers: those of a recipe, and the flags' where the recipe is silent.
+ * @module
+ */
+import { InputError } from "../core/errors.ts";
+import { pathKind } from "../core/files.ts";
+import { type FlagOptions, modifiersOfFlags, overlay, type PruningFlags } from "../recipes/flags.ts";
+import type { Modifier } from "../recipes/modifiers.ts";
+import { parseRecipe } from "../recipes/parse.ts";
+import { defaultWarmupRatio, type FinetuneSettings, type PruningOptions } from "./options.ts";
+import { takesWarmup } from "./schedules/mod.ts";
+
+/**
+ * The modifiers of a run. A recipe says all there is about pruning and distillation; of the rest, what it is silent about
+ * is as the flags have it. Throws `InputError` for a recipe that cannot be read, and for settings that make no sense.
+ */
+export async function modifiersOf(settings: FinetuneSettings): Promise<readonly Modifier[]> {
+  const { epochs, optimizer, optimizerOptions, weightDecay, recipe } = settings;
+  const common = {
+    epochs,
+    learningRate: {
+      schedule: settings.learningRateSchedule,
+      peak: settings.learningRate,
+      options: { ...settings.scheduleOptions, ...warmupOf(settings) } as FlagOptions,
+    },
+    weightDecay,
+    optimizer: { name: optimizer, constants: optimizerOptions as FlagOptions },
+  };
+  if (recipe === undefined) {
+    if (settings.recipeArguments !== undefined) {
+      throw new InputError(`--recipe-args is ${settings.recipeArguments}: wanted --recipe with it`);
+    }
+    const { teacher, hardness, temperature } = settings;
+    const distillation = teacher === undefined ? undefined : { teacher, hardness, temperature };
+    return modifiersOfFlags({ ...common, pruning: pruningOf(settings), distillation });
+  }
+  if (await pathKind(recipe) !== "file") {
+    throw new InputError(`--recipe is ${recipe}: wanted a recipe file, .yaml or .md`);
+  }
+  const { modifiers } = parseRecipe(await Deno.readTextFile(recipe), {
+    source: recipe,
+    recipeArgs: settings.recipeArguments,
+  });
+  return overlay(modifiersOfFlags(common), modifiers);
+}
+
+function warmupOf(
+  { warmupRatio, warmupSteps, learningRateSchedule }: FinetuneSettings,
+): { warmupRatio?: number; warmupSteps?: number } {
+  if (warmupSteps !== undefined) return { warmupSteps, warmupRatio };
+  if (warmupRatio !== undefined) return { warmupRatio };
+  return takesWarmup(learningRateSchedule) ? { warmupRatio: defaultWarmupRatio } : {};
+}
+
+/** Constants that a pruning method takes. */
+const constantsOf: Readonly<Record<PruningFlags["method"], readonly (keyof PruningOptions)[]>> = {
+  "magnitude": [],
+  "constant": [],
+  "movement": ["scoreLearningRate"],
+  "soft-movement": ["scoreLearningRate", "penalty", "threshold"],
+  "obert": ["gradients", "dampening", "blockSize", "recomputations", "jointly"],
+};
+
+function pruningOf(settings: FinetuneSettings): PruningFlags {
+  const { pruningMethod: method, pruningOptions = {}, pattern } = settings;
+  if (!Object.hasOwn(constantsOf, method)) {
+    throw new InputError(
+      `--pruning-method is ${method}: wanted one of ${Object.keys(constantsOf).join(", ")}`,
+    );
+  }
+  const taken: readonly string[] = constantsOf[method];
+  for (const [name, value] of Object.entries(pruningOptions)) {
+    if (taken.includes(name)) continue;
+    throw new InputError(
+      `--pruning-options has ${name}, ${value}: ${method} takes ${taken.join(", ") || "none"}`,
+    );
+  }
+  return {
+    method,
+    pattern,
+    sparsity: settings.sparsity,
+    schedule: settings.pruningSchedule,
+    scope: settings.scope,
+    targets: settings.pruningTargets,
+    begin: settings.pruneBegin,
+    end: settings.pruneEnd,
+    refreshes: settings.pruneRefreshes,
+    ...pruningOptions,
+  };
+}
