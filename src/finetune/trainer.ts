@@ -424,7 +424,7 @@ export class Trainer<Example> {
       `${mode} ${columns} ${model.variant ?? ""}`,
       () => planStep(mode, { ...this.#planRequest(), ...size }),
     );
-    model.fill(batch, this.#views(size), key);
+    model.fill(batch, this.#views(size), key, mode === "evaluate" ? "evaluate" : "train");
     if (mode === "train") this.#parts.lazy?.list(this.#executor.arena, columns);
     return prepared;
   }

@@ -21,9 +21,14 @@ export interface TrainingModel<Example> {
   sizeOf(batch: readonly Example[]): BatchCapacity;
   /**
    * Writes a batch, padding included. `views` has the arrays of `inputs`, for the size of the batch's plan. `key` is the
-   * step's, for what is drawn anew in each; undefined in evaluation, which must come out the same each time.
+   * step's, for what is drawn anew in each; undefined where nothing is, and the batch must come out the same each time.
    */
-  fill(batch: readonly Example[], views: InputViews, key: RandomKey | undefined): void;
+  fill(
+    batch: readonly Example[],
+    views: InputViews,
+    key: RandomKey | undefined,
+    mode: ModelRequest["mode"],
+  ): void;
   /** Fills a parameter with fresh weights. */
   initialise(slot: ParameterSlot, target: Float32Array, seed: number): void;
   /** A table of which a batch reads, and its gradient has, the rows of the batch's ids alone. */

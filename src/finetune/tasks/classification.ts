@@ -48,10 +48,10 @@ export function classifier(
       ...(classWeights ? { [lossInputs.classWeights]: { dtype: "f32", length: classWeights.length } } : {}),
       ...teacherInputs(teaching, config.labels.length * size.sequences),
     }),
-    fill(batch, views, key) {
-      bertBatches.fill(batch, views, key);
+    fill(batch, views, key, mode) {
+      bertBatches.fill(batch, views, key, mode);
       if (classWeights) numberView(views, lossInputs.classWeights).set(classWeights);
-      if (teaching) fillTeacher(teaching, batch, views);
+      if (teaching && mode === "train") fillTeacher(teaching, batch, views);
     },
     initialise: (slot, target, seed) =>
       initialiseParameter(slot, target, {

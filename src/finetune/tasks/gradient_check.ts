@@ -31,7 +31,7 @@ export function checkModelGradients<Example>(
       [name, dtype === "i32" ? new Int32Array(length) : new Float32Array(length)] as const
     ),
   );
-  model.fill(batch, views, randomKey(3));
+  model.fill(batch, views, randomKey(3), "train");
   const feeds = new Map<string, NumberArray>(
     Array.from(views, ([name, view]) => [name, view instanceof Int32Array ? view : Float64Array.from(view)]),
   );

@@ -34,9 +34,14 @@ export function maskedLanguageModel(config: BertConfig, rule: MaskingRule): Trai
       };
     },
     sizeOf: bertBatches.sizeOf,
-    fill(batch, views, key) {
+    fill(batch, views, key, mode) {
       const masked = batch.map((example) => maskExample(example, rule, key));
-      bertBatches.fill(batch.map((example, index) => ({ ...example, ids: masked[index].ids })), views, key);
+      bertBatches.fill(
+        batch.map((example, index) => ({ ...example, ids: masked[index].ids })),
+        views,
+        key,
+        mode,
+      );
       const columns = indexView(views, maskedLmInputs.maskedColumns);
       const tokens = indexView(views, maskedLmInputs.maskedTokens);
       const offsets = indexView(views, bertInputs.offsets);

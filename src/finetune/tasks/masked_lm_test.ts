@@ -48,7 +48,7 @@ Deno.test("masks follow from step and example: new ones in each step, the same i
     const views = new Map(
       Object.entries(model.inputs(size)).map(([name, { length }]) => [name, new Int32Array(length)]),
     );
-    model.fill(numbers.map(set.at), views, key);
+    model.fill(numbers.map(set.at), views, key, "train");
     return views;
   };
   assert.deepEqual(fill([0, 1, 2], randomKey(5)), fill([0, 1, 2], randomKey(5)));

@@ -31,12 +31,12 @@ export function regressor(config: BertConfig, teaching?: TeacherInput): Training
       [targetsInput]: { dtype: "f32", length: size.sequences },
       ...teacherInputs(teaching, size.sequences),
     }),
-    fill(batch, views, key) {
-      bertBatches.fill(batch, views, key);
+    fill(batch, views, key, mode) {
+      bertBatches.fill(batch, views, key, mode);
       const targets = numberView(views, targetsInput);
       batch.forEach(({ target }, sequence) => targets[sequence] = target!);
       targets.fill(0, batch.length);
-      if (teaching) fillTeacher(teaching, batch, views);
+      if (teaching && mode === "train") fillTeacher(teaching, batch, views);
     },
     initialise: (slot, target, seed) =>
       initialiseParameter(slot, target, {
