@@ -46,8 +46,22 @@ export type { Cache, MachineDescription } from "./bench/machine.ts";
 export type { LatencySummary } from "./bench/measure.ts";
 export type { Calibration } from "./src/evaluate/calibration.ts";
 export type { EvaluateOptions, ModelEvaluation, Robustness } from "./src/evaluate/mod.ts";
-export type { ClassificationMetrics, Evaluation, PrimaryMetric } from "./src/evaluate/metrics.ts";
-export { finetuneDefaults, type FinetuneSettings } from "./src/finetune/options.ts";
+export type { Evaluation, PrimaryMetric } from "./src/evaluate/metrics.ts";
+export {
+  finetuneDefaults,
+  type FinetuneSettings,
+  type PruningMethodName,
+  type PruningOptions,
+  type TaskName,
+} from "./src/finetune/options.ts";
+export type { FoundLearningRate } from "./src/finetune/find_learning_rate.ts";
+export type { FinderPoint, LearningRateSuggestions } from "./src/finetune/learning_rate_suggestions.ts";
+export type { OptimizerOptions } from "./src/finetune/optimizer_options.ts";
+export type { OptimizerName } from "./src/kernels/optimizer/optimizers.ts";
+export type { FeatureVersion } from "./src/finetune/meta/features.ts";
+export type { Grouping } from "./src/finetune/meta/groups.ts";
+export type { MetaMode, MetaObjective, MetaOptions, MetaTerm } from "./src/finetune/meta/options.ts";
+export type { ScheduleOptions } from "./src/finetune/schedules/mod.ts";
 export type { BertConfig } from "./models/config.ts";
 export type { Encoding, Tokenizer } from "./src/data/tokenizer.ts";
 export type { EncoderSession, SessionInput, SessionMode } from "./src/infer/encoder_session.ts";

@@ -89,9 +89,14 @@ const knownArchitectures: readonly string[] = [
  * Reads the contents of a Hugging Face `config.json`.
  * @param json The parsed file.
  * @param source What to call it in errors, usually its path.
+ * @param options Whether the head is to be replaced: what the file says of its kind does not count then.
  * @throws InputError naming the field, the value found and the value wanted.
  */
-export function parseBertConfig(json: unknown, source: string): BertConfig {
+export function parseBertConfig(
+  json: unknown,
+  source: string,
+  { newHead = false }: { readonly newHead?: boolean } = {},
+): BertConfig {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw new InputError(
       `${source}: found ${showValue(json)}, wanted an object with the fields of a BERT config`,
@@ -114,7 +119,7 @@ export function parseBertConfig(json: unknown, source: string): BertConfig {
     );
   }
   const labels = readLabels(fields.id2label ?? undefined, fields.num_labels, source);
-  if (fields.problem_type === "regression" && labels.length !== 1) {
+  if (!newHead && fields.problem_type === "regression" && labels.length !== 1) {
     throw new InputError(`${source}: problem_type is "regression" with ${labels.length} labels, wanted one`);
   }
   return {

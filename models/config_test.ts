@@ -103,6 +103,8 @@ Deno.test("parseBertConfig says in one line what it found and what it wanted", (
       new InputError(`a/config.json: ${problem}`),
     );
   }
+  const scores = { ...tiny, problem_type: "regression" };
+  assert.equal(parseBertConfig(scores, "c", { newHead: true }).labels.length, 2, "its head does not count");
   assert.throws(
     () => parseBertConfig({ ...tiny, architectures: ["BertLMHeadModel"] }, "c"),
     /^InputError: c: architectures has "BertLMHeadModel", wanted one of BertModel, /,

@@ -104,12 +104,13 @@ export async function openModel(dirOrHubId: string, options: OpenModelOptions = 
   const configPath = join(dir, "config.json");
   if (!await exists(configPath)) throw new InputError(`${dir} holds no model: config.json is missing`);
   const configJson = await readJson(configPath) as Record<string, unknown>;
-  const stored = parseBertConfig(configJson, configPath);
+  const { head: asked = "classifier" } = options;
+  const newHead = options.labels !== undefined || asked === "masked-lm";
+  const stored = parseBertConfig(configJson, configPath, { newHead });
   const config = options.labels ? { ...stored, labels: options.labels } : stored;
   checkCompression(configJson, configPath);
 
   const tensors = await openTensors(await openWeights(dir));
-  const { head: asked = "classifier" } = options;
   const head = asked !== "stored" ? asked : isMaskedLm(configJson) ? "masked-lm" : "classifier";
   const wanted = head === "masked-lm" ? maskedLmTensorShapes(config) : bertTensorShapes(config);
   const mayDiffer = options.labels !== undefined && options.labels.length !== stored.labels.length;

@@ -24,7 +24,14 @@ Deno.test("finetune answers bad usage and bad input with exit code 2 and one lin
     [["--tokens-per-batch", "few"], /^option '--tokens-per-batch <n>' argument 'few' is invalid/],
     [["--tokens-per-batch", "0"], "--tokens-per-batch is 0: wanted a whole number of at least 1"],
     [["--group-by-length", "yes"], /^too many arguments/],
-    [["--task", "regression"], /^--task is regression: wanted text-classification/],
+    [
+      ["--task", "translation"],
+      "--task is translation: wanted one of text-classification, regression, masked-lm, forecasting",
+    ],
+    [
+      [...run, "--task", "regression"],
+      'train.tsv line 2 has the label "negative" in "label", wanted a number',
+    ],
     [["--device", "webgpu"], /^--device webgpu is not available: /],
     [[...run, "--text-column", "review"], 'train.tsv has no column "review"; it has sentence, label'],
     [[...run, "--max-length", "128"], "--max-length is 128: wanted at most 24, the positions the model has"],
@@ -140,6 +147,7 @@ Deno.test({
     );
     assert.deepEqual([...folder.snapshot(folder.at("out")).keys()], [
       "training",
+      "training/history.jsonl",
       "training/state.safetensors",
     ]);
   },

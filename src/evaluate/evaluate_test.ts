@@ -14,7 +14,7 @@ Deno.test("ConfusionMatrix gives accuracy, macro F1 and Matthews correlation", (
   for (const [label, predicted, times] of [[1, 1, 5], [1, 0, 1], [0, 1, 2], [0, 0, 4]]) {
     for (let i = 0; i < times; i++) confusion.add(label, predicted);
   }
-  const { accuracy, macroF1, matthews, loss, examples } = confusion.evaluation(6);
+  const { metrics: { accuracy, macroF1, matthews }, loss, examples } = confusion.evaluation(6);
   assert.equal(examples, 12);
   assert.equal(loss, 0.5);
   assert.equal(accuracy, 9 / 12);
@@ -27,7 +27,7 @@ Deno.test("Matthews correlation is 1 for right, −1 for wrong, 0 for constant a
   const of = (pairs: [number, number][]) => {
     const confusion = new ConfusionMatrix(2);
     for (const [label, predicted] of pairs) confusion.add(label, predicted);
-    return confusion.evaluation(0).matthews;
+    return confusion.evaluation(0).metrics.matthews;
   };
   assert.equal(of([[0, 0], [1, 1]]), 1);
   assert.equal(of([[0, 1], [1, 0]]), -1);
@@ -70,7 +70,7 @@ Deno.test("evaluate agrees with the run that made the model, and with the pipeli
   await using folder = await TinyFolder.create();
   const settings = folder.settings();
   const result = await finetune(settings);
-  const model = result.exported.dir;
+  const model = result.exported!.dir;
   const found = await evaluate({ model, evaluation: settings.evaluation! });
   assert.equal(found.examples, result.evaluation!.examples);
   assert.ok(Math.abs(found.metrics.accuracy - result.evaluation!.metrics.accuracy) < 1e-9);

@@ -59,18 +59,6 @@ export function describeEvaluation({ primary, metrics, loss }: Evaluation): stri
     .map(([name, value]) => `${jsonName(name).replaceAll("_", " ")} ${value.toFixed(4)}`).join("  ");
 }
 
-/** A classifier's metrics. */
-export interface ClassificationMetrics {
-  /** Share of right answers. */
-  readonly accuracy: number;
-  /** F1 of each class, averaged with equal weight. */
-  readonly macroF1: number;
-  /** Matthews correlation, generalised to many classes (Gorodkin 2004); 0 when one side is constant. */
-  readonly matthews: number;
-  /** Of two classes only: F1 of class 1, which GLUE wants for MRPC and QQP; 0 when nobody says class 1. */
-  readonly f1?: number;
-}
-
 /** Counts answers as they come. */
 export class ConfusionMatrix {
   readonly #counts: Float64Array;
@@ -84,8 +72,15 @@ export class ConfusionMatrix {
     this.#counts[label * this.classes + predicted]++;
   }
 
-  /** The metrics of all answers so far; `lossSum` is the sum of their cross-entropies. Chosen by accuracy. */
-  evaluation(lossSum: number): Evaluation & ClassificationMetrics {
+  /**
+   * The metrics of all answers so far; `lossSum` is the sum of their cross-entropies. Models are chosen by accuracy.
+   *
+   *     accuracy  share of right answers
+   *     macroF1   F1 of each class, averaged with equal weight
+   *     matthews  Matthews correlation, generalised to many classes (Gorodkin 2004); 0 when one side is constant
+   *     f1        of two classes only: F1 of class 1, which GLUE wants for MRPC and QQP; 0 when nobody says class 1
+   */
+  evaluation(lossSum: number): Evaluation {
     const { classes } = this;
     const labelled = new Float64Array(classes);
     const predicted = new Float64Array(classes);
@@ -122,7 +117,6 @@ export class ConfusionMatrix {
     return {
       loss: lossSum / examples,
       examples,
-      ...metrics,
       metrics,
       primary: primaryMetric(metrics, "accuracy", true),
     };

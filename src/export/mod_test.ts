@@ -12,7 +12,7 @@ const texts = tinyRows(12, 9).map(({ sentence }) => sentence);
 /** A model fine-tuned for one epoch: the folder with its zeros, and the one exported at the end of the run. */
 async function trained(folder: TinyFolder, sparsity: number): Promise<{ model: string; exported: string }> {
   const { out, exported } = await finetune(folder.settings({ epochs: 2, sparsity }));
-  return { model: out, exported: exported.dir };
+  return { model: out, exported: exported!.dir };
 }
 
 async function logitsOf(dir: string, dense = false): Promise<number[][]> {

@@ -94,8 +94,8 @@ Deno.test("finetune refuses names it does not know, and lists those it knows", a
   const { path } = folder;
   const cases: [Changes, string | RegExp][] = [
     [
-      { task: "regression" },
-      "--task is regression: wanted text-classification, the one task of this version",
+      { task: "translation" },
+      "--task is translation: wanted one of text-classification, regression, masked-lm, forecasting",
     ],
     [{ pattern: "4:2" }, /^Unknown pruning pattern 4:2: wanted unstructured, 4x1, 1x4 /],
     [{ scope: "row" }, "--pruning-scope is row: wanted layer or global"],
@@ -153,6 +153,7 @@ Deno.test("finetune refuses data it cannot use, with file, line and columns", as
       { evaluation: await file("eval3.tsv", "sentence\na\n") },
       "/eval3.tsv has no label column; it has sentence",
     ],
+    [{ task: "regression" }, '/train.tsv line 2 has the label "negative" in "label", wanted a number'],
     [{ maximumTrainSamples: 1 }, /^There is one label only \(negative\)/],
     [
       {

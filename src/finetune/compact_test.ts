@@ -6,7 +6,9 @@ import type { EncodedExample } from "../data/batches.ts";
 import { availableMachines, type Machine, selectMachine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import type { Pattern } from "../pruning/pattern.ts";
+import { pruningSchedule } from "../pruning/schedule.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
+import { allPrunable } from "../pruning/targets.ts";
 import { refreshMasks } from "./prune.ts";
 import { classifier } from "./tasks/classification.ts";
 import { Trainer, type TrainerOptions } from "./trainer.ts";
@@ -60,7 +62,13 @@ const refresh = (
   pattern: Pattern,
   sparsity: number,
   scope: "layer" | "global" = "layer",
-) => refreshMasks(trainer, { pattern, scope } as Parameters<typeof refreshMasks>[1], sparsity);
+) =>
+  refreshMasks(trainer, {
+    ...{ method: { name: "magnitude" }, pattern, scope, targets: [allPrunable] },
+    schedule: pruningSchedule("one-shot", {
+      ...{ initialSparsity: 0, finalSparsity: sparsity, begin: 0, end: 0, every: 1 },
+    }),
+  }, 0);
 
 /** Losses and norms of steps in which the mask grows, and the weights at the end. */
 async function train(

@@ -4,12 +4,7 @@
  */
 import { type BatchLimit, type EncodedExample, evaluationBatches } from "../data/batches.ts";
 import { type EncodedSet, exampleAt, lengthsOf } from "../data/encoded_set.ts";
-import {
-  type ClassificationMetrics,
-  ConfusionMatrix,
-  type Evaluation,
-  predictedClass,
-} from "../evaluate/metrics.ts";
+import { ConfusionMatrix, type Evaluation, predictedClass } from "../evaluate/metrics.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** Loss and metrics on a labelled set. */
@@ -18,7 +13,7 @@ export async function evaluateOn(
   set: EncodedSet,
   limit: BatchLimit,
   classes: number,
-): Promise<Evaluation & ClassificationMetrics> {
+): Promise<Evaluation> {
   const confusion = new ConfusionMatrix(classes);
   let lossSum = 0;
   for (const indices of evaluationBatches(lengthsOf(set), limit)) {

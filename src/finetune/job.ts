@@ -256,7 +256,7 @@ async function startingConfig(
   if (await pathKind(init) !== "file") {
     throw new InputError(`--init is ${init}: wanted a config file or one of ${presetNames.join(", ")}`);
   }
-  return { ...parseBertConfig(await readJson(init), init), ...changes };
+  return { ...parseBertConfig(await readJson(init), init, { newHead: true }), ...changes };
 }
 
 async function loadWeights(

@@ -6,6 +6,7 @@
 
 /** The loss at one rate of the range test. */
 export interface FinderPoint {
+  /** The rate of its update. */
   readonly learningRate: number;
   /** Of the batch, before the update with this rate. */
   readonly loss: number;

@@ -122,12 +122,13 @@ class Meter<Example> {
   readonly #run: TrainingRun<Example>;
   readonly #startedAt = performance.now();
   readonly #startedSteps: number;
-  #smoothedLoss = NaN;
+  #smoothedLoss: number;
   #badSteps = 0;
 
   constructor(run: TrainingRun<Example>) {
     this.#run = run;
     this.#startedSteps = run.progress.completedSteps;
+    this.#smoothedLoss = run.recorder.points.at(-1)?.loss ?? NaN;
   }
 
   note(step: number, { loss, gradientNorm, learningRate, seconds, tokens }: StepNote): void {

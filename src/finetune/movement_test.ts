@@ -209,8 +209,10 @@ Deno.test("workers, a pool and a pause change no bit", async () => {
     completedSteps: 0,
     trainingSeconds: 0,
     trainedTokens: 0,
+    trainedExamples: 0,
     stages: noStages(),
     sparsity: 0,
+    prunable: [],
     evaluations: [],
   };
   const fingerprint = {} as Parameters<typeof saveState>[3];

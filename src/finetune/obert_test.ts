@@ -12,6 +12,9 @@ import { obertDefaults, type ObertOptions } from "../pruning/obert/options.ts";
 import { fisherPlaces, gatherPlaces } from "../pruning/obert/places.ts";
 import { fisherMatrix, invert, surgeon } from "../pruning/obert/reference.ts";
 import { blockShape, type Pattern } from "../pruning/pattern.ts";
+import type { PruningPhase } from "../pruning/phase.ts";
+import { pruningSchedule } from "../pruning/schedule.ts";
+import { allPrunable } from "../pruning/targets.ts";
 import { planWaves } from "./fisher_waves.ts";
 import { obertRefresh, type ObertRequest } from "./obert.ts";
 import { matricesOf, refreshMasks } from "./prune.ts";
@@ -278,7 +281,14 @@ Deno.test("one-shot oBERT raises the loss of a trained model less than magnitude
         executors,
       })
     );
-  const byMagnitude = await lossAfter(() => refreshMasks(trainer, shared, 0.9));
+  const schedule = pruningSchedule("one-shot", {
+    ...{ initialSparsity: 0, finalSparsity: 0.9, begin: 0, end: 0, every: 1 },
+  });
+  const phase: PruningPhase = {
+    ...shared,
+    ...{ method: { name: "magnitude" }, targets: [allPrunable], schedule },
+  };
+  const byMagnitude = await lossAfter(() => refreshMasks(trainer, phase, 0));
   const [summed, joint] = [await byFisher(false), await byFisher(true)];
   const found = `${byMagnitude} by magnitude, ${summed} by oBERT, ${joint} jointly`;
   assert.ok(joint < byMagnitude && summed < byMagnitude, found);

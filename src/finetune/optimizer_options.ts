@@ -50,11 +50,9 @@ export function optimizerSettingsOf(
     if (!taken.includes(option)) {
       throw new InputError(`${option} is ${value}: ${name} has none, it takes ${taken.join(", ")}`);
     }
-    const kind = typeof settings[option];
-    if (typeof value !== kind) {
-      throw new InputError(
-        `${option} is ${value}: wanted ${kind === "boolean" ? "true or false" : "a number"}`,
-      );
+    const isSwitch = typeof settings[option] === "boolean";
+    if (isSwitch ? typeof value !== "boolean" : typeof value !== "number") {
+      throw new InputError(`${option} is ${value}: wanted ${isSwitch ? "true or false" : "a number"}`);
     }
     settings[option] = value;
   }

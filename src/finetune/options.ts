@@ -4,7 +4,6 @@
  */
 import type { BatchLimit } from "../data/batches.ts";
 import type { OptimizerName } from "../kernels/optimizer/optimizers.ts";
-import type { PruningMethodSettings } from "../pruning/phase.ts";
 import type { PruningScope } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { MetaMode, MetaOptions } from "./meta/options.ts";
@@ -12,13 +11,18 @@ import type { OptimizerOptions } from "./optimizer_options.ts";
 import type { ScheduleOptions } from "./schedules/mod.ts";
 
 /** What a model can be trained for. */
-export const taskNames = ["text-classification", "regression", "masked-lm", "forecasting"] as const;
+export type TaskName = "text-classification" | "regression" | "masked-lm" | "forecasting";
 
-/** One of them. */
-export type TaskName = (typeof taskNames)[number];
+/** All of them. */
+export const taskNames: readonly TaskName[] = [
+  "text-classification",
+  "regression",
+  "masked-lm",
+  "forecasting",
+];
 
 /** Name of a pruning method. */
-export type PruningMethodName = PruningMethodSettings["name"];
+export type PruningMethodName = "magnitude" | "constant" | "movement" | "soft-movement" | "obert";
 
 /** Constants of pruning methods; each takes some of them. */
 export interface PruningOptions {

@@ -8,12 +8,10 @@ import { pruneZeros } from "../pruning/constant.ts";
 import type { PrunableMatrix, PruningScope } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { PruningPhase } from "../pruning/phase.ts";
-import { type PruningSchedule, pruningSchedule } from "../pruning/schedule.ts";
 import type { ScoreUnit } from "../pruning/scores.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
-import { allPrunable, matchTargets } from "../pruning/targets.ts";
+import { matchTargets } from "../pruning/targets.ts";
 import { sparsePatternOf } from "./compact.ts";
-import type { FinetuneSettings } from "./options.ts";
 import { type PlacedMatrix, type PruneRequest, task as pruneMatrix } from "./prune_task.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -38,23 +36,6 @@ interface Refresh {
   readonly scores?: GatheredScores;
 }
 
-/** The schedule of a run's settings, laid over its optimiser steps; undefined when nothing is to be pruned. */
-export function pruningScheduleOf(
-  settings: FinetuneSettings,
-  totalSteps: number,
-): PruningSchedule | undefined {
-  if (settings.sparsity === 0) return undefined;
-  const begin = Math.min(totalSteps - 1, Math.round(settings.pruneBegin * totalSteps));
-  const end = Math.min(totalSteps - 1, Math.round(settings.pruneEnd * totalSteps));
-  return pruningSchedule("cubic", {
-    initialSparsity: 0,
-    finalSparsity: settings.sparsity,
-    begin,
-    end,
-    every: Math.max(1, Math.ceil((end - begin) / settings.pruneRefreshes)),
-  });
-}
-
 /**
  * The pattern of a trainer that goes through phases: that of all masks in common. The zeros that `constant` finds lie as they
  * come.
@@ -75,23 +56,9 @@ export async function refreshMasks(
   phase: PruningPhase,
   step: number,
   scores?: GatheredScores,
-): Promise<number>;
-/** The same for all prunable matrices by magnitude, to a given sparsity. */
-export async function refreshMasks(
-  trainer: Trainer<never>,
-  settings: Pick<FinetuneSettings, "pattern" | "scope">,
-  sparsity: number,
-): Promise<number>;
-export async function refreshMasks(
-  trainer: Trainer<never>,
-  phase: PruningPhase | Pick<FinetuneSettings, "pattern" | "scope">,
-  step: number,
-  scores?: GatheredScores,
 ): Promise<number> {
-  const { pattern, scope } = phase;
-  const targets = "targets" in phase ? phase.targets : [allPrunable];
-  const method = "method" in phase ? phase.method.name : "magnitude";
-  const sparsity = "schedule" in phase ? phase.schedule.sparsity(step) : step;
+  const { pattern, scope, targets, schedule, method: { name: method } } = phase;
+  const sparsity = schedule.sparsity(step);
   if ((method === "magnitude" || method === "constant") !== (scores === undefined)) {
     throw new Error(`Cannot prune by ${method} ${scores ? "with" : "without"} scores gathered in training`);
   }

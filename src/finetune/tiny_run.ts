@@ -5,8 +5,10 @@
  *     await finetune(folder.settings({ sparsity: 0.5 }));
  * @module
  */
+import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join, relative } from "node:path";
+import { finetune, Interrupted } from "../../mod.ts";
 import { type BertConfig, bertConfigJson, bertTensorShapes, parseBertConfig } from "../../models/config.ts";
 import { maskedLmConfigJson, maskedLmTensorShapes } from "../../models/masked_lm_config.ts";
 import { saveModel } from "../checkpoint/model_folder.ts";
@@ -134,10 +136,47 @@ export class TinyFolder implements AsyncDisposable {
     return new Map([...hashes].sort(([a], [b]) => a < b ? -1 : 1));
   }
 
+  /**
+   * The same of all that a run is for: without its training state and its report, and with the metrics without their
+   * seconds, which no two runs share.
+   */
+  resultOf(out: string): ReadonlyMap<string, string> {
+    const timeless = [...this.snapshot(out)].filter(([name]) =>
+      !name.startsWith("training") && name !== "report.html"
+    );
+    return new Map(timeless).set("metrics.jsonl", JSON.stringify(metricsOf(out)));
+  }
+
   /** Removes it all. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Deno.remove(this.path, { recursive: true });
   }
+}
+
+/** The lines of a run's `metrics.jsonl` without their seconds; none where there is no such file. */
+export function metricsOf(out: string): Record<string, unknown>[] {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(join(out, "metrics.jsonl"));
+  } catch {
+    return [];
+  }
+  return text.split("\n").slice(0, -1).map((line) => {
+    const { seconds: _, ...values } = JSON.parse(line);
+    return values;
+  });
+}
+
+/** Runs until `step` is done, then interrupts. */
+export async function interruptAt(settings: FinetuneSettings, step: number): Promise<void> {
+  const controller = new AbortController();
+  await assert.rejects(
+    finetune(settings, {
+      signal: controller.signal,
+      listener: { step: ({ completedSteps }) => completedSteps >= step && controller.abort() },
+    }),
+    (error) => error instanceof Interrupted && error.message.startsWith(`interrupted at step ${step} of `),
+  );
 }
 
 function tsv(rows: readonly { sentence: string; label: string }[]): string {

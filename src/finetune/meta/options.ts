@@ -26,18 +26,20 @@ import { showValue } from "../../core/json.ts";
 import { type FeatureVersion, featureVersions } from "./features.ts";
 import { type Grouping, groupings } from "./groups.ts";
 
-/** The terms of the meta-loss, in the order of their priorities. */
-export const metaTerms = ["gradient", "loss_decrease", "gen_gap"] as const;
-
 /** A term of the meta-loss. */
-export type MetaTerm = (typeof metaTerms)[number];
+export type MetaTerm = "gradient" | "loss_decrease" | "gen_gap";
+
+/** All of them, in the order of their priorities. */
+export const metaTerms: readonly MetaTerm[] = ["gradient", "loss_decrease", "gen_gap"];
 
 /** What the encoder learns from: one term, or all weighted by their uncertainty. */
 export type MetaObjective = MetaTerm | "combined";
 
 /** Settings of MetaAdamW. */
 export interface MetaOptions {
+  /** What is a group of parameters. */
   readonly grouping: Grouping;
+  /** Which statistics of a group the encoder sees. */
   readonly features: FeatureVersion;
   /** Whether `basic`, `basic_plus` and `log` have the norm of the second moments. */
   readonly secondMomentNorms: boolean;
@@ -47,6 +49,7 @@ export interface MetaOptions {
   readonly gating: boolean;
   /** Pre-norm transformer layers. */
   readonly layers: number;
+  /** Their attention heads. */
   readonly heads: number;
   /** Hidden units of its feed-forward parts. */
   readonly feedForward: number;
@@ -60,6 +63,7 @@ export interface MetaOptions {
   readonly zeroOutput: boolean;
   /** A number for both λ of the gradient term; absent: the encoder gives them. */
   readonly lambda?: number;
+  /** What the encoder learns from. */
   readonly objective: MetaObjective;
   /** Where the gap is taken: before the step, where nothing of the encoder enters it, or after. */
   readonly gapAfterStep: boolean;
@@ -69,6 +73,7 @@ export interface MetaOptions {
   readonly boundedUncertainty: boolean;
   /** What the encoder learns with. */
   readonly optimizer: "sgd" | "adam";
+  /** Its learning rate. */
   readonly learningRate: number;
   /** Factor on the sum of the L2 norms of the encoder's tensors, biases of the output apart. */
   readonly normPenalty: number;

@@ -8,11 +8,11 @@ import { rmspropRule } from "./rmsprop.ts";
 import type { AdamSettings, OptimizerSettings, RmspropSettings, SgdSettings, UpdateRule } from "./rule.ts";
 import { sgdRule } from "./sgd.ts";
 
-/** All optimisers there are. */
-export const optimizerNames = ["adamw", "adam", "sgd", "rmsprop"] as const;
+/** An optimiser. */
+export type OptimizerName = "adamw" | "adam" | "sgd" | "rmsprop";
 
-/** One of them. */
-export type OptimizerName = (typeof optimizerNames)[number];
+/** All there are. */
+export const optimizerNames: readonly OptimizerName[] = ["adamw", "adam", "sgd", "rmsprop"];
 
 /** The constants that PyTorch 2.13 takes where none are given. Throws an InputError for an unknown name. */
 export function optimizerDefaults(name: OptimizerName): OptimizerSettings {
