@@ -2,32 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { finetune } from "../../mod.ts";
-import { InputError, UnsupportedError } from "../core/errors.ts";
-import type { FinetuneSettings } from "./options.ts";
-import { tinyConfigJson, TinyFolder } from "./tiny_run.ts";
-
-type Changes = { readonly [name in keyof FinetuneSettings]?: unknown };
-
-/** Runs with changed settings; the run must refuse with exactly one line, say nothing else, and leave no trace. */
-async function refuses(folder: TinyFolder, changes: Changes, message: string | RegExp): Promise<void> {
-  const before = folder.snapshot();
-  const said: string[] = [];
-  await assert.rejects(
-    finetune(folder.settings(changes as Partial<FinetuneSettings>), {
-      listener: { message: (text) => said.push(text), step: () => said.push("a step") },
-    }),
-    (error) => {
-      assert.ok(error instanceof InputError || error instanceof UnsupportedError, `${error}`);
-      const plain = error.message.replaceAll(folder.path, "");
-      if (typeof message === "string") assert.equal(plain, message);
-      else assert.match(plain, message);
-      assert.doesNotMatch(error.message, /\n/);
-      return true;
-    },
-  );
-  assert.deepEqual(said, [], "nothing is said before the input is known to be good");
-  assert.deepEqual(folder.snapshot(), before, "not a byte has changed");
-}
+import { type Changes, refuses, tinyConfigJson, TinyFolder } from "./tiny_run.ts";
 
 Deno.test("finetune refuses numbers that make no sense, and names the flag", async () => {
   await using folder = await TinyFolder.create();

@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join, relative } from "node:path";
-import { finetune, Interrupted } from "../../mod.ts";
+import { finetune, type FinetuneResult, InputError, Interrupted, UnsupportedError } from "../../mod.ts";
 import { type BertConfig, bertConfigJson, bertTensorShapes, parseBertConfig } from "../../models/config.ts";
 import { maskedLmConfigJson, maskedLmTensorShapes } from "../../models/masked_lm_config.ts";
 import { saveModel } from "../checkpoint/model_folder.ts";
@@ -177,6 +177,53 @@ export async function interruptAt(settings: FinetuneSettings, step: number): Pro
     }),
     (error) => error instanceof Interrupted && error.message.startsWith(`interrupted at step ${step} of `),
   );
+}
+
+/**
+ * Runs at one go and again with a stop after `step`: both must come to the same bytes. Gives what the first came to, in the
+ * folder of the settings.
+ */
+export async function resumesAt(
+  folder: TinyFolder,
+  settings: FinetuneSettings,
+  step: number,
+): Promise<FinetuneResult> {
+  const result = await finetune(settings);
+  const stopped = { ...settings, out: `${settings.out}-stopped` };
+  await interruptAt(stopped, step);
+  const resumed = await finetune({ ...stopped, resume: true });
+  assert.deepEqual(folder.resultOf(resumed.out), folder.resultOf(result.out));
+  assert.equal(resumed.steps, result.steps);
+  assert.deepEqual(resumed.evaluation, result.evaluation);
+  return result;
+}
+
+/** Settings to change, also to what they must not be. */
+export type Changes = { readonly [name in keyof FinetuneSettings]?: unknown };
+
+/** Runs with changed settings; the run must refuse with exactly one line, say nothing else, and leave no trace. */
+export async function refuses(
+  folder: TinyFolder,
+  changes: Changes,
+  message: string | RegExp,
+): Promise<void> {
+  const before = folder.snapshot();
+  const said: string[] = [];
+  await assert.rejects(
+    finetune(folder.settings(changes as Partial<FinetuneSettings>), {
+      listener: { message: (text) => said.push(text), step: () => said.push("a step") },
+    }),
+    (error) => {
+      assert.ok(error instanceof InputError || error instanceof UnsupportedError, `${error}`);
+      const plain = error.message.replaceAll(folder.path, "");
+      if (typeof message === "string") assert.equal(plain, message);
+      else assert.match(plain, message);
+      assert.doesNotMatch(error.message, /\n/);
+      return true;
+    },
+  );
+  assert.deepEqual(said, [], "nothing is said before the input is known to be good");
+  assert.deepEqual(folder.snapshot(), before, "not a byte has changed");
 }
 
 function tsv(rows: readonly { sentence: string; label: string }[]): string {
