@@ -11,7 +11,8 @@ import { isPrunable } from "../pruning/sparsity.ts";
 import { allPrunable } from "../pruning/targets.ts";
 import { refreshMasks } from "./prune.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer, type TrainerOptions } from "./trainer.ts";
+import { Trainer } from "./trainer.ts";
+import type { TrainerOptions } from "./trainer_needs.ts";
 
 /** Rows of the head that are no multiple of 4, and a word table that is updated lazily. */
 const config = {

@@ -16,7 +16,7 @@ import { planGraph } from "../plan/plan.ts";
 import { bitsetWords, hasBit } from "../pruning/bitset.ts";
 import { type FisherPlaces, gatherPlaces, scatterPlaces } from "../pruning/obert/places.ts";
 import { type FisherAddresses, task as fisherBlocks } from "./fisher_task.ts";
-import type { TrainerOptions } from "./trainer.ts";
+import type { TrainerOptions } from "./trainer_needs.ts";
 
 /** What workers and arenas are made of: the trainer's own. */
 export type ExecutorOptions = Pick<TrainerOptions<never>, "machine" | "workers" | "createExecutor">;

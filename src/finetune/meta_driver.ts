@@ -7,7 +7,7 @@ import type { ExampleSet } from "../data/example_set.ts";
 import type { GroupStep } from "../kernels/optimizer/rule.ts";
 import type { MetaAdamW, MetaState } from "./meta/meta_adamw.ts";
 import { metaValidationBatch } from "./meta/validation.ts";
-import type { GroupFactors } from "./trainer.ts";
+import type { GroupFactors } from "./step_settings.ts";
 
 /** What the driver is made of. */
 export interface MetaDriverOptions<Example> {

@@ -13,7 +13,8 @@ import { movementRefresh } from "./movement.ts";
 import { matricesOf } from "./prune.ts";
 import { loadState, noStages, saveState } from "./state.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer, type TrainerOptions } from "./trainer.ts";
+import { Trainer } from "./trainer.ts";
+import type { TrainerOptions } from "./trainer_needs.ts";
 
 const config = {
   ...presetConfig("bert-tiny", { vocabularySize: 50, maximumPositions: 16, labels: ["a", "b", "c"] }),

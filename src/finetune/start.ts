@@ -11,13 +11,14 @@ import { MetaAdamW } from "./meta/meta_adamw.ts";
 import { MetaDriver } from "./meta_driver.ts";
 import { optimizerSettingsOf } from "./optimizer_options.ts";
 import { batchLimitOf } from "./options.ts";
-import { layTimeline, metaBatchSize, metaOptionsOf, type Preparation } from "./prepare.ts";
+import { layTimeline, metaBatchSize, type Preparation } from "./prepare.ts";
 import { Pruner } from "./pruner.ts";
 import { RunRecorder } from "./report/recorder.ts";
 import { clearLeftovers, loadState, noStages, type RunProgress, saveState } from "./state.ts";
 import { askTrainer, loadTeacher, saveTeacher, type TeacherLogits } from "./teacher.ts";
 import { epochsAskedFor, type Timeline } from "./timeline.ts";
-import type { Trainer, TrainerNeeds } from "./trainer.ts";
+import type { Trainer } from "./trainer.ts";
+import type { TrainerNeeds } from "./trainer_needs.ts";
 
 /** Puts the weights to start from, or those of the saved run, into the trainer, and makes sure of the output folder. */
 export async function startRun(
@@ -123,7 +124,7 @@ function makeMeta(
   { settings, optimizer, job, examples, heldOut, plan, modifiers }: Preparation,
   trainer: Trainer<never>,
 ): MetaDriver<never> | undefined {
-  const options = metaOptionsOf(settings, optimizer);
+  const options = optimizer.meta;
   if (!options) return undefined;
   const { seed, maximumNorm } = settings;
   const meta = new MetaAdamW(trainer, {

@@ -7,7 +7,8 @@ import { optimizerDefaults, optimizerNames } from "../kernels/optimizer/optimize
 import { selectMachine } from "../machines/mod.ts";
 import { InlineExecutor } from "../plan/executor.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer, type TrainerOptions } from "./trainer.ts";
+import { Trainer } from "./trainer.ts";
+import type { TrainerOptions } from "./trainer_needs.ts";
 
 const config = {
   ...presetConfig("bert-tiny", { vocabularySize: 50, maximumPositions: 16, labels: ["a", "b", "c"] }),

@@ -22,7 +22,7 @@
 import { InputError } from "../../core/errors.ts";
 import type { GroupStep, OptimizerSettings } from "../../kernels/optimizer/rule.ts";
 import type { ParameterSlot } from "../parameters.ts";
-import type { GroupFactors } from "../trainer.ts";
+import type { GroupFactors } from "../step_settings.ts";
 import { constantFactors, type ControllerState, type Factors, MetaController } from "./controller.ts";
 import type { GroupTensor } from "./features.ts";
 import { isBias, lastLayerOf, layerOf, type MetaGroup, metaGroups } from "./groups.ts";
