@@ -8,22 +8,11 @@ import { pruneZeros } from "../pruning/constant.ts";
 import type { PrunableMatrix, PruningScope } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { PruningPhase } from "../pruning/phase.ts";
-import type { ScoreUnit } from "../pruning/scores.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import { matchTargets } from "../pruning/targets.ts";
 import { sparsePatternOf } from "./compact.ts";
-import { type PlacedMatrix, type PruneRequest, task as pruneMatrix } from "./prune_task.ts";
+import { type PlacedMatrix, task as pruneMatrix } from "./prune_task.ts";
 import type { Trainer } from "./trainer.ts";
-
-/** Scores that a method gathers during training, in the trainer's memory. */
-export interface GatheredScores {
-  /** What each of a matrix's scores is about. */
-  readonly unit: ScoreUnit;
-  /** Whether what is pruned stays so, whatever its score. */
-  readonly monotone: boolean;
-  /** Where those of a matrix lie, f32: bytes from the arena's start. */
-  address(name: string): number;
-}
 
 /** What masks of which matrices are to become. */
 interface Refresh {
@@ -32,8 +21,6 @@ interface Refresh {
   readonly pattern: Pattern;
   readonly scope: PruningScope;
   readonly sparsity: number;
-  /** Absent: magnitudes of the weights. */
-  readonly scores?: GatheredScores;
 }
 
 /**
@@ -48,22 +35,21 @@ export function trainingPatternOf(phases: readonly PruningPhase[]): Pattern {
 
 /**
  * Renews the masks of a phase's targets to what its schedule has at a step, and gives the sparsity that all prunable weights
- * together have then. `scores` are those of methods that gather them; `magnitude` and `constant` need none. Throws
- * InputError where `constant` finds no zeros in any target.
+ * together have then. For `magnitude` and `constant`, whose masks follow from the weights alone. Throws InputError where
+ * `constant` finds no zeros in any target.
  */
 export async function refreshMasks(
   trainer: Trainer<never>,
   phase: PruningPhase,
   step: number,
-  scores?: GatheredScores,
 ): Promise<number> {
   const { pattern, scope, targets, schedule, method: { name: method } } = phase;
   const sparsity = schedule.sparsity(step);
-  if ((method === "magnitude" || method === "constant") !== (scores === undefined)) {
-    throw new Error(`Cannot prune by ${method} ${scores ? "with" : "without"} scores gathered in training`);
+  if (method !== "magnitude" && method !== "constant") {
+    throw new Error(`Cannot prune by ${method} without scores gathered in training`);
   }
   const names = new Set(matchTargets(targets, trainer.layout.slots.map(({ name }) => name)));
-  const refresh = { names, pattern, scope, sparsity, scores };
+  const refresh = { names, pattern, scope, sparsity };
   if (method === "constant") await holdZeros(trainer, names);
   else if (scope === "layer") await pruneEach(trainer, refresh);
   else await pruneTogether(trainer, refresh);
@@ -71,36 +57,29 @@ export async function refreshMasks(
 }
 
 /** Each matrix on a worker. */
-async function pruneEach(trainer: Trainer<never>, refresh: Refresh): Promise<void> {
-  const { names, scores } = refresh;
+async function pruneEach(trainer: Trainer<never>, { names, pattern, sparsity }: Refresh): Promise<void> {
   await trainer.reprune(
     pruneMatrix,
-    (name, place) => pruneRequest([{ ...place, name, scores: scores?.address(name) }], refresh),
+    (name, place) => ({ matrices: [{ ...place, name }], pattern, sparsity }),
     names,
   );
 }
 
 /** All matrices are ranked together, which one worker does. */
-async function pruneTogether(trainer: Trainer<never>, refresh: Refresh): Promise<void> {
-  const { names, scores } = refresh;
+async function pruneTogether(
+  trainer: Trainer<never>,
+  { names, pattern, sparsity }: Refresh,
+): Promise<void> {
   const slots = trainer.layout.slots.filter(({ name }) => names.has(name));
   await trainer.perform(pruneMatrix, ({ weights, states, mask }) => {
     const matrices = slots.map(({ name, shape: [rows, depth], offset }): PlacedMatrix => ({
       ...{ name, rows, depth },
       states: [weights, ...states].map((address) => address + 4 * offset),
       mask: mask + offset / 8,
-      scores: scores?.address(name),
     }));
-    return [pruneRequest(matrices, refresh)];
+    return [{ matrices, pattern, sparsity }];
   });
   trainer.applyMask();
-}
-
-function pruneRequest(
-  matrices: readonly PlacedMatrix[],
-  { pattern, sparsity, scores }: Refresh,
-): PruneRequest {
-  return { matrices, pattern, sparsity, unit: scores?.unit, monotone: scores?.monotone ?? true };
 }
 
 /** What is zero stays so. */
