@@ -9,7 +9,7 @@ import { checkOutputFolder } from "../core/files.ts";
 import { BatchPlan } from "../data/batch_plan.ts";
 import { evaluationBatches, largestBatch } from "../data/batches.ts";
 import type { ExampleSet } from "../data/example_set.ts";
-import { optimizerDefaults } from "../kernels/optimizer/optimizers.ts";
+import { optimizerDefaults, updateRule } from "../kernels/optimizer/optimizers.ts";
 import type { Machine } from "../machines/machine.ts";
 import { usualTile } from "../plan/plan.ts";
 import { checkPhases } from "../pruning/phase.ts";
@@ -18,7 +18,7 @@ import type { Modifier } from "../recipes/modifiers.ts";
 import { matchParameters } from "./groups.ts";
 import { type AnyJob, prepareJob } from "./job.ts";
 import { metaGroupNames } from "./meta/groups.ts";
-import { type MetaOptions, metaOptions } from "./meta/options.ts";
+import type { MetaOptions } from "./meta/options.ts";
 import { splitMetaValidation } from "./meta/validation.ts";
 import type { FinetuneContext } from "./mod.ts";
 import { optimizerSettingsOf } from "./optimizer_options.ts";
@@ -67,13 +67,12 @@ export async function prepare(
 ): Promise<Preparation> {
   const modifiers = await modifiersOf(settings);
   const optimizer = optimizerAskedFor(modifiers)!;
-  const meta = metaOptionsOf(settings, optimizer);
   const teaches = modifiers.some((modifier) => modifier.modifier === "DistillationModifier");
   const teaching = teaches ? new Teaching() : undefined;
   await checkOutput(settings);
   const job = await readJob(settings, context, usualTile(machine.lanes), teaching);
   const { train } = job.task;
-  const { training, heldOut } = splitExamples(train.lengths.length, meta, settings.seed);
+  const { training, heldOut } = splitExamples(train.lengths.length, optimizer.meta, settings.seed);
   const examples: ExampleSet<never> = training
     ? {
       lengths: Int32Array.from(training, (index) => train.lengths[index]),
@@ -92,6 +91,7 @@ export async function prepare(
   const layout = parameterLayoutOf(job.task.model);
   const timeline = layTimeline(modifiers, settings, plan, noZeros(layout));
   checkPhases(timeline.pruning, layout.slots);
+  checkMomentum(timeline, optimizer);
   const rest = { settings, context, machine, threads, modifiers, optimizer, teaching };
   return { ...rest, job, examples, heldOut, plan, layout, timeline };
 }
@@ -119,17 +119,6 @@ async function readJob(
   }
 }
 
-/** The options of MetaAdamW; undefined for another optimiser. */
-export function metaOptionsOf(
-  { metaMode, metaOptions: changes }: FinetuneSettings,
-  { name }: OptimizerAsked,
-): MetaOptions | undefined {
-  if (name === "metaadamw") return metaOptions(metaMode, changes);
-  if (metaMode !== undefined || changes !== undefined) {
-    throw new InputError(`--meta-mode and --meta-options are of metaadamw, and the optimizer is ${name}`);
-  }
-}
-
 /** Holds examples out for meta-updates; without those all are trained on. */
 function splitExamples(
   count: number,
@@ -154,6 +143,19 @@ export function layTimeline(
 function noZeros({ slots }: ParameterLayout): LayerSparsity[] {
   return slots.filter(({ name }) => isPrunable(name))
     .map(({ name, length }) => ({ name, weights: length, zeros: 0, sparsity: 0 }));
+}
+
+/** Refuses a schedule that cycles a momentum which the optimiser does not have. */
+function checkMomentum({ rateAt, totalSteps }: Timeline, { name, options }: OptimizerAsked): void {
+  if (updateRule(optimizerSettingsOf(name, options)).takesMomentum) return;
+  for (let step = 0; step < totalSteps; step++) {
+    const { momentum } = rateAt(step);
+    if (momentum === undefined) continue;
+    throw new InputError(
+      `the learning-rate schedule sets the momentum to ${momentum}, and ${name} has none: ` +
+        "wanted --momentum above 0, or a schedule with cycleMomentum false",
+    );
+  }
 }
 
 /** The answers of a teacher that is a folder; undefined where there is none, or it is the model itself. */
@@ -186,7 +188,6 @@ export function makeTrainer(preparation: Preparation): Promise<Trainer<never>> {
   const evaluated = largestBatch(evaluationBatches(evaluation.lengths, limit), evaluation.lengths);
   const longest = Int32Array.from(heldOut, (index) => train.lengths[index]).sort().reverse();
   const held = longest.subarray(0, metaBatchSize(plan));
-  const meta = metaOptionsOf(settings, optimizer);
   const sequences = [plan.capacity.sequences, evaluated.sequences, held.length];
   const tokens = [plan.capacity.tokens, evaluated.tokens, held.reduce((sum, length) => sum + length, 0)];
   const scores = timeline.pruning.some(({ method }) =>
@@ -206,7 +207,7 @@ export function makeTrainer(preparation: Preparation): Promise<Trainer<never>> {
     groups: {
       layerDecay: settings.layerDecay,
       frozen: settings.freeze && matchParameters(layout, settings.freeze, "--freeze"),
-      split: meta && metaGroupNames(layout.slots, meta.grouping),
+      split: optimizer.meta && metaGroupNames(layout.slots, optimizer.meta.grouping),
     },
     accumulates: settings.accumulation > 1,
     pattern: trainingPatternOf(timeline.pruning),

@@ -15,7 +15,7 @@ import { takesWarmup } from "./schedules/mod.ts";
  * is as the flags have it. Throws `InputError` for a recipe that cannot be read, and for settings that make no sense.
  */
 export async function modifiersOf(settings: FinetuneSettings): Promise<readonly Modifier[]> {
-  const { epochs, optimizer, optimizerOptions, weightDecay, recipe } = settings;
+  const { epochs, optimizer, optimizerOptions, metaMode, metaOptions, weightDecay, recipe } = settings;
   const common = {
     epochs,
     learningRate: {
@@ -24,7 +24,7 @@ export async function modifiersOf(settings: FinetuneSettings): Promise<readonly 
       options: { ...settings.scheduleOptions, ...warmupOf(settings) } as FlagOptions,
     },
     weightDecay,
-    optimizer: { name: optimizer, constants: optimizerOptions as FlagOptions },
+    optimizer: { name: optimizer, constants: optimizerOptions as FlagOptions, metaMode, metaOptions },
   };
   if (recipe === undefined) {
     if (settings.recipeArguments !== undefined) {

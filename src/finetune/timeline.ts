@@ -9,6 +9,7 @@ import type { Modifier, ModifierName, ModifierOf } from "../recipes/modifiers.ts
 import { epochsOf, spanOf, stepsOf, type StepSpan } from "../recipes/positions.ts";
 import { type PrunedRun, pruningPhases } from "../recipes/pruning_phases.ts";
 import { learningRatesOf, type Rates } from "./learning_rates.ts";
+import { type MetaMode, type MetaOptions, metaOptions } from "./meta/options.ts";
 import { type OptimizerOptions, optimizerSettingsOf } from "./optimizer_options.ts";
 
 export type { Rates } from "./learning_rates.ts";
@@ -76,17 +77,27 @@ export function epochsAskedFor(modifiers: readonly Modifier[]): number | undefin
 export interface OptimizerAsked {
   readonly name: ModifierOf<"OptimizerModifier">["optimizer"];
   readonly options: OptimizerOptions;
+  /** Of MetaAdamW, and of no other. */
+  readonly meta?: MetaOptions;
 }
 
 /**
- * The optimiser that the modifiers ask for; undefined where they do not say. Throws InputError if twice, and for a constant
- * that it does not have.
+ * The optimiser that the modifiers ask for; undefined where they do not say. Throws InputError if twice, and for constants and
+ * options that it does not have, or that make no sense.
  */
 export function optimizerAskedFor(modifiers: readonly Modifier[]): OptimizerAsked | undefined {
   const modifier = theOnly(ofKind(modifiers, "OptimizerModifier"));
   if (!modifier) return undefined;
-  const { modifier: _, place: __, optimizer: name, ...options } = modifier;
+  const { modifier: _, place: __, optimizer: name, meta_mode: mode, meta_options: changes, ...options } =
+    modifier;
   atPlace(modifier, () => updateRule(optimizerSettingsOf(name, options)));
+  if (name === "metaadamw") {
+    const meta = atPlace(modifier, () => metaOptions(mode as MetaMode | undefined, changes));
+    return { name, options, meta };
+  }
+  if (mode !== undefined || changes !== undefined) {
+    refuse(modifier, `optimizer is ${name}`, "metaadamw, whose are meta_mode and meta_options");
+  }
   return { name, options };
 }
 

@@ -4,6 +4,7 @@ import { InputError } from "../core/errors.ts";
 import { pruningSchedule } from "../pruning/schedule.ts";
 import { modifiersOfFlags } from "../recipes/flags.ts";
 import { parseRecipe } from "../recipes/parse.ts";
+import { metaOptions } from "./meta/options.ts";
 import { epochsAskedFor, optimizerAskedFor, timelineOf, type TimelineRun } from "./timeline.ts";
 
 const epochsOf = (epochs: number, steps: number) =>
@@ -179,6 +180,32 @@ Deno.test("length and optimiser are what the modifiers ask for", () => {
   assert.deepEqual(optimizerAskedFor(modifiers), { name: "sgd", options: { momentum: 0.9 } });
   assert.equal(timelineOf(modifiers, run).totalSteps, 300);
   assert.deepEqual([epochsAskedFor([]), optimizerAskedFor([])], [undefined, undefined]);
+});
+
+Deno.test("MetaAdamW's mode and options are the recipe's to say, and checked where they stand", () => {
+  const asked = (fields: string) => optimizerAskedFor(modifiersOf(`  - !OptimizerModifier {${fields}}\n`));
+  assert.deepEqual(asked("optimizer: metaadamw")!.meta, metaOptions());
+  assert.deepEqual(
+    asked(
+      "optimizer: metaadamw, beta1: 0.8, meta_mode: paper, meta_options: {priorities: [1, 2, 3], gating: true}",
+    ),
+    {
+      name: "metaadamw",
+      options: { beta1: 0.8 },
+      meta: metaOptions("paper", { priorities: [1, 2, 3], gating: true }),
+    },
+  );
+  const cases = {
+    "optimizer: metaadamw, meta_mode: fast": 'MetaAdamW\'s mode is "fast": wanted sound, paper or frozen',
+    "optimizer: metaadamw, meta_options: {heads: 0}":
+      "MetaAdamW's heads is 0: wanted a whole number of at least 1",
+    "optimizer: adamw, meta_mode: paper":
+      "optimizer is adamw: wanted metaadamw, whose are meta_mode and meta_options",
+    "optimizer: metaadamw, meta_options: 3": "meta_options is 3: wanted a map of options",
+  };
+  for (const [fields, message] of Object.entries(cases)) {
+    assert.throws(() => asked(fields), new InputError(`r.yaml, line 2: OptimizerModifier: ${message}`));
+  }
 });
 
 Deno.test("timelineOf refuses with one line that names the modifier", () => {

@@ -4,7 +4,7 @@
  */
 import { obertDefaults, type ObertOptions } from "../pruning/obert/options.ts";
 import { makeModifier, type Modifier, type ModifierName } from "./modifiers.ts";
-import type { RecipeValue } from "./values.ts";
+import { type RecipeValue, recipeValueOf } from "./values.ts";
 
 /** Options by name; undefined ones are not said. */
 export type FlagOptions = Readonly<Record<string, RecipeValue | undefined>>;
@@ -27,6 +27,10 @@ export interface FlagSettings {
   readonly optimizer?: {
     readonly name: string;
     readonly constants?: FlagOptions;
+    /** Of MetaAdamW. */
+    readonly metaMode?: string;
+    /** The same: what is to be different from the mode. */
+    readonly metaOptions?: object;
   };
   /** Pruning; places are fractions of the run's steps. */
   readonly pruning?: PruningFlags;
@@ -78,7 +82,15 @@ export function modifiersOfFlags(flags: FlagSettings): Modifier[] {
   const modifiers: Modifier[] = [];
   const add = (name: ModifierName, fields: FlagOptions) => modifiers.push(fromFlags(name, fields));
   if (epochs !== undefined) add("EpochRangeModifier", { end_epoch: epochs });
-  if (optimizer) add("OptimizerModifier", { optimizer: optimizer.name, ...optimizer.constants });
+  if (optimizer) {
+    const { name, constants, metaMode, metaOptions } = optimizer;
+    add("OptimizerModifier", {
+      optimizer: name,
+      ...constants,
+      meta_mode: metaMode,
+      meta_options: metaOptions && recipeValueOf(metaOptions),
+    });
+  }
   if (learningRate) {
     const { schedule, peak, options } = learningRate;
     add("LearningRateScheduleModifier", { schedule, learning_rate: peak, ...snakeCase(options) });

@@ -61,6 +61,31 @@ Deno.test("what flags say can be printed as a recipe and read again", () => {
   assert.deepEqual(modifiers.map(({ place: _, ...fields }) => fields), fieldsOf(flags));
 });
 
+Deno.test("MetaAdamW's mode and options are printed and read again, values of every kind", () => {
+  const metaOptions = {
+    updateEvery: 7,
+    gating: true,
+    priorities: [1, 0.5, 2],
+    fixed: { alpha: 1, beta: 0.5 },
+  };
+  const optimizer = {
+    name: "metaadamw",
+    metaMode: "paper",
+    metaOptions: { ...metaOptions, lambda: undefined },
+  };
+  const [fields] = fieldsOf({ optimizer });
+  assert.deepEqual(fields, {
+    modifier: "OptimizerModifier",
+    optimizer: "metaadamw",
+    meta_mode: "paper",
+    meta_options: { ...metaOptions, lambda: null },
+  });
+  const { modifiers: [{ place: _, ...read }] } = parseRecipe(writeRecipe(modifiersOfFlags({ optimizer })), {
+    source: "printed",
+  });
+  assert.deepEqual(read, fields);
+});
+
 Deno.test("pruning methods have their modifiers and constants", () => {
   const modifier = (changes: Partial<NonNullable<FlagSettings["pruning"]>>) =>
     fieldsOf({ pruning: { ...pruning, ...changes } })[0] as Record<string, unknown>;

@@ -21,6 +21,7 @@ import {
   maskType,
   nonNegative,
   oneOf,
+  options,
   params,
   positive,
   type RecipeMap,
@@ -128,6 +129,10 @@ export const modifierFields = {
     nesterov: optional(boolean),
     alpha: optional(below(0, 1)),
     centered: optional(boolean),
+    /** Of `metaadamw`: how its controller is made. */
+    meta_mode: optional(text),
+    /** Of `metaadamw`: what is to be different from the mode, in the words of `MetaOptions`; null is absent. */
+    meta_options: optional(options),
   },
   /** Gradual magnitude pruning. */
   GMPruningModifier: magnitude,

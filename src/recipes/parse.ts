@@ -32,7 +32,7 @@ import { errorMessage, InputError } from "../core/errors.ts";
 import { parseJson } from "../core/json.ts";
 import type { PlaceOf } from "./fields.ts";
 import { makeModifier, type Modifier } from "./modifiers.ts";
-import type { RecipeMap, RecipeValue } from "./values.ts";
+import { type RecipeMap, type RecipeValue, recipeValueOf } from "./values.ts";
 import { type RawVariable, Variables } from "./variables.ts";
 
 /** A recipe with its expressions evaluated. */
@@ -126,14 +126,8 @@ function overrides(
         `${place}: the recipe has no variable ${name}: wanted ${known === "" ? "none" : `one of ${known}`}`,
       );
     }
-    return [name, { value: recipeValue(value), place: `${place}: ${name}` }];
+    return [name, { value: recipeValueOf(value), place: `${place}: ${name}` }];
   });
-}
-
-function recipeValue(json: unknown): RecipeValue {
-  if (Array.isArray(json)) return json.map(recipeValue);
-  if (typeof json !== "object" || json === null) return json as RecipeValue;
-  return new Map(Object.entries(json).map(([key, each]) => [key, recipeValue(each)]));
 }
 
 interface Entry {

@@ -30,6 +30,13 @@ function plain(value: RecipeValue): unknown {
   return Array.isArray(value) ? value.map(plain) : value;
 }
 
+/** JSON, or a plain object, as a recipe has it; what is undefined has no value in a recipe, so it is null. */
+export function recipeValueOf(json: unknown): RecipeValue {
+  if (Array.isArray(json)) return json.map(recipeValueOf);
+  if (typeof json !== "object" || json === null) return (json ?? null) as RecipeValue;
+  return new Map(Object.entries(json).map(([key, each]) => [key, recipeValueOf(each)]));
+}
+
 function kind<T>(wanted: string, read: (value: RecipeValue) => T | undefined): Kind<T> {
   return { wanted, read };
 }
@@ -155,6 +162,12 @@ export const maskType: Kind<string> = kind(
       return undefined;
     }
   },
+);
+
+/** Options by name, which somebody else knows. */
+export const options: Kind<Readonly<Record<string, unknown>>> = kind(
+  "a map of options",
+  (value) => value instanceof Map ? plain(value) as Record<string, unknown> : undefined,
 );
 
 /** How the gradients of a second-order method are taken: sequences in a batch. */

@@ -151,12 +151,28 @@ const modes: Readonly<Record<MetaMode, MetaOptions>> = {
 /** Names of the modes. */
 export const metaModes: readonly MetaMode[] = ["sound", "paper", "frozen"];
 
-/** A mode's options, with changes. Throws `InputError` for a value that makes no sense. */
+/** What a mode may be silent about. */
+const optionalNames = ["lambda", "fixed"] as const satisfies readonly (keyof MetaOptions)[];
+
+/** A mode's options, with changes; null is absent. Throws `InputError` for unknown names and for values that make no sense. */
 export function metaOptions(mode: MetaMode = "sound", changes: Partial<MetaOptions> = {}): MetaOptions {
   if (!Object.hasOwn(modes, mode)) {
     throw new InputError(`MetaAdamW's mode is ${showValue(mode)}: wanted ${listOf(metaModes)}`);
   }
-  const options = { ...modes[mode], ...changes };
+  const known: readonly string[] = [
+    ...Object.keys(modes[mode]),
+    ...optionalNames.filter((name) => !(name in modes[mode])),
+  ];
+  for (const [name, value] of Object.entries(changes)) {
+    if (known.includes(name)) continue;
+    throw new InputError(
+      `MetaAdamW has no option ${name}, ${showValue(value)}: wanted one of ${known.join(", ")}`,
+    );
+  }
+  const given = Object.entries({ ...modes[mode], ...changes }).filter(([, value]) =>
+    value !== null && value !== undefined
+  );
+  const options = Object.fromEntries(given) as unknown as MetaOptions;
   checkMetaOptions(options);
   return options;
 }
@@ -181,16 +197,32 @@ function checkMetaOptions(options: MetaOptions): void {
   const oneOf = (name: string, value: string, values: readonly string[]) => {
     if (!values.includes(value)) fail(name, value, listOf(values));
   };
+  const switches = [
+    "secondMomentNorms",
+    "time",
+    "gating",
+    "zeroOutput",
+    "gapAfterStep",
+    "boundedUncertainty",
+    "learns",
+  ] as const;
+  for (const name of switches) {
+    if (typeof options[name] !== "boolean") fail(name, options[name], "true or false");
+  }
   const counts = ["layers", "heads", "feedForward", "width", "refreshEvery", "updateEvery"] as const;
   for (const name of counts) {
     const value = options[name];
     if (!(Number.isSafeInteger(value) && value >= 1)) fail(name, value, "a whole number of at least 1");
   }
   const within = (name: string, value: number, low: number, high: number) => {
-    if (!(value >= low && value <= high)) fail(name, value, `a number from ${low} to ${high}`);
+    if (!(typeof value === "number" && value >= low && value <= high)) {
+      fail(name, value, `a number from ${low} to ${high}`);
+    }
   };
   const positive = (name: string, value: number) => {
-    if (!(value >= 0 && value < Infinity)) fail(name, value, "a number of at least 0");
+    if (!(typeof value === "number" && value >= 0 && value < Infinity)) {
+      fail(name, value, "a number of at least 0");
+    }
   };
   oneOf("grouping", options.grouping, groupings);
   oneOf("features", options.features, featureVersions);
@@ -203,14 +235,16 @@ function checkMetaOptions(options: MetaOptions): void {
   for (const name of ["learningRate", "normPenalty", "gatePenalty", "warmupEpochs"] as const) {
     positive(name, options[name]);
   }
-  if (options.priorities.length !== 3) fail("priorities", options.priorities, "three numbers");
+  if (!Array.isArray(options.priorities) || options.priorities.length !== 3) {
+    fail("priorities", options.priorities, "three numbers");
+  }
   for (const priority of options.priorities) positive("priorities", priority);
-  if (options.fixed) {
+  if (options.fixed !== undefined) {
     positive("fixed alpha", options.fixed.alpha);
     positive("fixed beta", options.fixed.beta);
   }
   const { validationFraction } = options;
-  if (!(validationFraction > 0 && validationFraction < 1)) {
+  if (!(typeof validationFraction === "number" && validationFraction > 0 && validationFraction < 1)) {
     fail("validationFraction", validationFraction, "a number above 0 and below 1");
   }
 }

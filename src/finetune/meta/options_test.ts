@@ -11,6 +11,13 @@ Deno.test("metaOptions has the paper's constructor defaults, and the same withou
   assert.deepEqual(metaOptions("frozen"), { ...paper, learns: false });
 });
 
+Deno.test("metaOptions takes null for what a mode has and shall not have", () => {
+  const { lambda, ...sound } = metaOptions("sound");
+  assert.equal(lambda, 0.5);
+  assert.deepEqual(metaOptions("sound", { lambda: null as never }), sound);
+  assert.deepEqual(metaOptions("sound", { lambda: undefined }), sound);
+});
+
 Deno.test("warmupSteps is an epoch in the paper, a tenth of the run when sound", () => {
   const run = { totalSteps: 95, stepsPerEpoch: 19 };
   assert.equal(warmupSteps(metaOptions("paper"), run), 19);
@@ -33,6 +40,14 @@ Deno.test("metaOptions refuses what makes no sense, in one line", () => {
   refuses(
     { grouping: "layers" as MetaOptions["grouping"] },
     'grouping is "layers": wanted original, fine_grained or single',
+  );
+  refuses({ learns: 1 as never }, "learns is 1: wanted true or false");
+  refuses({ alphaRange: "1" as never }, 'alphaRange is "1": wanted a number from 0 to 2');
+  refuses({ priorities: "123" as never }, 'priorities is "123": wanted three numbers');
+  refuses({ fixed: 1 as never }, "fixed alpha is undefined: wanted a number of at least 0");
+  assert.throws(
+    () => metaOptions("paper", { rank: 3 } as Partial<MetaOptions>),
+    /^InputError: MetaAdamW has no option rank, 3: wanted one of grouping, .*, validationFraction, lambda, fixed$/,
   );
   assert.throws(() => metaOptions("fast" as MetaMode), /mode is "fast": wanted sound, paper or frozen/);
 });
