@@ -15,7 +15,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   "src/plan": ["src/core", "src/graph", "src/kernels", "src/machines"],
   "src/pruning": ["src/core"],
   "src/report": ["src/core"],
-  "src/compare": ["src/core", "src/report", "src/finetune"],
+  "src/compare": ["src/core", "src/report"],
   "src/recipes": ["src/core", "src/pruning"],
   "src/checkpoint": ["src/core", "models"],
   "src/data": ["src/core", "src/checkpoint"],

@@ -50,9 +50,9 @@ function evaluationJson(record: EvaluationRecord | undefined): Record<string, un
 export function seedsJson({ runs, spreads }: SeedsResult): Record<string, unknown> {
   return {
     seeds: Object.fromEntries(
-      spreads.map(({ name, mean, deviation, minimum, maximum }) => [
+      spreads.map(({ name, mean, deviation, least, greatest }) => [
         jsonName(name),
-        { mean, std: deviation, min: minimum, max: maximum },
+        { mean, std: deviation, min: least, max: greatest },
       ]),
     ),
     runs: runs.map(({ seed, result }) => ({ seed, ...finetuneJson(result) })),
@@ -62,11 +62,10 @@ export function seedsJson({ runs, spreads }: SeedsResult): Record<string, unknow
 /** Several seeds, for the reader. */
 export function formatSeeds({ runs, spreads }: SeedsResult): string {
   const lines = ["", `${runs.length} seeds: mean ± standard deviation (least to most)`];
-  for (const { name, mean, deviation, minimum, maximum } of spreads) {
-    const [center, spread, least, most] = [mean, deviation, minimum, maximum].map((value) =>
-      value.toFixed(4)
-    );
-    lines.push(`  ${name.padEnd(12)} ${center} ± ${spread}  (${least} to ${most})`);
+  const figures = (value: number | undefined) => value?.toFixed(4) ?? "–";
+  for (const { name, mean, deviation, least, greatest } of spreads) {
+    const range = `(${figures(least)} to ${figures(greatest)})`;
+    lines.push(`  ${name.padEnd(12)} ${figures(mean)} ± ${figures(deviation)}  ${range}`);
   }
   return lines.join("\n");
 }

@@ -4,7 +4,7 @@
  */
 import type { TopLevelSpec } from "../report/chart.ts";
 import type { ComparisonResult } from "./result.ts";
-import type { Summary } from "./statistics.ts";
+import type { Summary } from "../core/statistics.ts";
 import type { DifferenceRow } from "./tables.ts";
 
 /** Wide enough beside the names of variants. */

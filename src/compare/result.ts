@@ -3,11 +3,12 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import { summarise, type Summary } from "../core/statistics.ts";
 import type { Flags } from "./flags.ts";
 import type { Grid, Variant } from "./grid.ts";
 import type { PlannedRun } from "./run_grid.ts";
 import { hasFailed, type RunLog, type RunOutcome } from "./run_log.ts";
-import { summarise, type Summary, type Verdict, verdictOf } from "./statistics.ts";
+import { type Verdict, verdictOf } from "./verdict.ts";
 
 /** A comparison. */
 export interface ComparisonResult {

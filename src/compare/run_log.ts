@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { InputError } from "../core/errors.ts";
-import { readJsonLines, writeJsonLines } from "../finetune/json_lines.ts";
+import { readJsonLines, writeJsonLines } from "../core/json_lines.ts";
 
 const outcomeSchema = z.object({
   /** Optimiser steps taken. */

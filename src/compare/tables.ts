@@ -2,9 +2,9 @@
  * A comparison as rows and columns, and what has to be said beside them.
  * @module
  */
+import { confidence, type Summary } from "../core/statistics.ts";
 import { percent, significant, type TextColumn } from "../report/text_table.ts";
 import type { ComparisonResult, Difference, VariantResult } from "./result.ts";
-import { confidence, type Summary } from "./statistics.ts";
 
 /** `95 %` */
 export const confidenceText = `${100 * confidence} %`;

@@ -4,18 +4,14 @@
  */
 import { join } from "node:path";
 import { InputError } from "../core/errors.ts";
+import { summarise, type Summary } from "../core/statistics.ts";
 import type { FinetuneResult } from "./mod.ts";
 import type { FinetuneSettings } from "./options.ts";
 import { holdsState } from "./state.ts";
 
 /** A metric over the runs. */
-export interface MetricSpread {
+export interface MetricSpread extends Summary {
   readonly name: string;
-  readonly mean: number;
-  /** Standard deviation of the runs as a sample, n − 1 in the divisor; 0 for a single run. */
-  readonly deviation: number;
-  readonly minimum: number;
-  readonly maximum: number;
 }
 
 /** What runs with several seeds came to. */
@@ -48,21 +44,8 @@ export async function finetuneSeeds(
   const evaluations = runs.flatMap(({ result }) => result.evaluation ?? []);
   const names = Object.keys(evaluations[0]?.metrics ?? {});
   const spreads = evaluations.length === 0 ? [] : [
-    spreadOf("loss", evaluations.map(({ loss }) => loss)),
-    ...names.map((name) => spreadOf(name, evaluations.map(({ metrics }) => metrics[name]))),
+    { name: "loss", ...summarise(evaluations.map(({ loss }) => loss)) },
+    ...names.map((name) => ({ name, ...summarise(evaluations.map(({ metrics }) => metrics[name])) })),
   ];
   return { runs, spreads };
-}
-
-/** Mean and spread of some values, at least one. */
-export function spreadOf(name: string, values: readonly number[]): MetricSpread {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return {
-    name,
-    mean,
-    deviation: values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : 0,
-    minimum: Math.min(...values),
-    maximum: Math.max(...values),
-  };
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import { join } from "node:path";
-import { type JsonLine, numberOf, readJsonLines, writeJsonLines } from "../json_lines.ts";
+import { type JsonLine, numberOf, readJsonLines, writeJsonLines } from "../../core/json_lines.ts";
 
 /** One step. */
 export interface HistoryPoint {

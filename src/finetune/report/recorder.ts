@@ -11,7 +11,7 @@
 import { join } from "node:path";
 import { writeFileAtomic } from "../../core/files.ts";
 import { type Evaluation, jsonName } from "../../evaluate/metrics.ts";
-import { MetricsFile } from "../metrics_file.ts";
+import { MetricsFile } from "./metrics_file.ts";
 import { History, type HistoryPoint } from "./history.ts";
 import type { RunOutcome } from "./run_report.ts";
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { chartWidth, type TopLevelSpec } from "../../report/chart.ts";
-import type { MetricsLine } from "../metrics_file.ts";
+import type { MetricsLine } from "./metrics_file.ts";
 import type { HistoryPoint } from "./history.ts";
 
 const chartHeight = 220;

@@ -8,7 +8,7 @@ import { drawChart } from "../../report/chart.ts";
 import { htmlPage, htmlTable, section } from "../../report/page.ts";
 import { sparsityChart } from "../../report/sparsity_chart.ts";
 import { percent, significant, type TextColumn } from "../../report/text_table.ts";
-import type { MetricsLine } from "../metrics_file.ts";
+import type { MetricsLine } from "./metrics_file.ts";
 import type { HistoryPoint } from "./history.ts";
 import { lossChart, metricChart, stepChart } from "./run_charts.ts";
 

@@ -5,9 +5,9 @@
  * @module
  */
 import { join } from "node:path";
-import { InputError } from "../core/errors.ts";
-import { exists } from "../core/files.ts";
-import { type JsonLine, numberOf, readJsonLines, writeJsonLines } from "./json_lines.ts";
+import { InputError } from "../../core/errors.ts";
+import { exists } from "../../core/files.ts";
+import { type JsonLine, numberOf, readJsonLines, writeJsonLines } from "../../core/json_lines.ts";
 
 /** A line of the file. */
 export interface MetricsLine {

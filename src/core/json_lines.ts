@@ -3,9 +3,9 @@
  * @module
  */
 import { dirname } from "node:path";
-import { InputError } from "../core/errors.ts";
-import { ensureFolder, exists, readText, writeFileAtomic } from "../core/files.ts";
-import { parseJson } from "../core/json.ts";
+import { InputError } from "./errors.ts";
+import { ensureFolder, exists, readText, writeFileAtomic } from "./files.ts";
+import { parseJson } from "./json.ts";
 
 /** An object of a line, and where it is from: `runs/reviews/metrics.jsonl, line 3`. */
 export interface JsonLine {

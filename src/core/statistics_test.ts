@@ -1,6 +1,6 @@
-/** Quantiles against tables of Student's t, summaries and verdicts against numbers worked out by hand. */
+/** Quantiles against tables of Student's t, summaries against numbers worked out by hand. */
 import assert from "node:assert/strict";
-import { summarise, verdictOf } from "./statistics.ts";
+import { summarise } from "./statistics.ts";
 import { centralProbability, centralQuantile } from "./student_t.ts";
 
 function assertClose(found: number, wanted: number, tolerance: number): void {
@@ -58,16 +58,4 @@ Deno.test("a summary has the mean, the sample deviation and Student's interval",
 Deno.test("a single number has neither deviation nor interval; no number is refused", () => {
   assert.deepEqual(summarise([2.5]), { count: 1, mean: 2.5, least: 2.5, greatest: 2.5 });
   assert.throws(() => summarise([]), /^RangeError: Cannot sum up no numbers$/);
-});
-
-Deno.test("a verdict needs an interval that leaves 0 out, and knows which way is better", () => {
-  const up = summarise([1, 2, 3, 2]); // 2 ± 3.182 · 0.408
-  const around = summarise([-1, 2, 3, -2]);
-  assert.equal(verdictOf(up, true), "better");
-  assert.equal(verdictOf(up, false), "worse");
-  assert.equal(verdictOf(summarise([-1, -2, -3, -2]), true), "worse");
-  assert.equal(verdictOf(summarise([-1, -2, -3, -2]), false), "better");
-  assert.equal(verdictOf(around, true), "no difference shown");
-  assert.equal(verdictOf(summarise([100]), true), "no difference shown");
-  assert.equal(verdictOf(summarise([0, 0, 0]), true), "no difference shown");
 });
