@@ -3,6 +3,7 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import { nameMatcher } from "../core/name_pattern.ts";
 import { isDecayed, type ParameterLayout, type ParameterSlot } from "./parameters.ts";
 
 /** Parameters that are told the same at each step. */
@@ -67,10 +68,7 @@ function depthBelowHead(name: string, layers: number): number {
   return name.includes("embeddings") ? layers + 1 : 0;
 }
 
-/**
- * The parameters that patterns mean: names of parameters, names of modules with all below them, or `re:` and an expression
- * that a name begins with. Throws `InputError` for one that means nothing.
- */
+/** The parameters that patterns of a flag mean (`nameMatcher`). Throws `InputError` for one that means nothing. */
 export function matchParameters(
   { slots }: Pick<ParameterLayout, "slots">,
   patterns: readonly string[],
@@ -78,7 +76,7 @@ export function matchParameters(
 ): Set<string> {
   const matched = new Set<string>();
   for (const pattern of patterns) {
-    const matches = matcherOf(pattern, flag);
+    const matches = nameMatcher(pattern, flag);
     const found = slots.filter(({ name }) => matches(name));
     if (found.length === 0) {
       const examples = slots.slice(0, 2).map(({ name }) => name).join(", ");
@@ -87,14 +85,4 @@ export function matchParameters(
     for (const { name } of found) matched.add(name);
   }
   return matched;
-}
-
-function matcherOf(pattern: string, flag: string): (name: string) => boolean {
-  if (!pattern.startsWith("re:")) return (name) => name === pattern || name.startsWith(`${pattern}.`);
-  try {
-    const expression = new RegExp(`^(?:${pattern.slice(3)})`);
-    return (name) => expression.test(name);
-  } catch {
-    throw new InputError(`${flag} is ${pattern}: wanted a regular expression after re:`);
-  }
 }

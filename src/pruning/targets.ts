@@ -3,15 +3,15 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import { nameMatcher } from "../core/name_pattern.ts";
 import { isPrunable } from "./sparsity.ts";
 
 /** The target that means every prunable matrix. */
 export const allPrunable = "__ALL_PRUNABLE__";
 
 /**
- * The weights that targets mean, each once, in the model's order. A target is `__ALL_PRUNABLE__`, the name of a weight
- * (`….query.weight`) or of its module (`….query`), or `re:` and an expression that either of them begins with: Python's
- * `re.match`, as in SparseML.
+ * The weights that targets mean, each once, in the model's order. A target is `__ALL_PRUNABLE__`, or names and modules as
+ * `nameMatcher` reads them: those of SparseML, and modules further up.
  *
  * `names` are those of all parameters of the model. An expression takes the prunable ones of what it matches, for most
  * match a bias or a LayerNorm too. Throws InputError for a target that matches nothing, or nothing that is prunable.
@@ -34,22 +34,7 @@ export function matchTargets(targets: readonly string[], names: readonly string[
 
 /** Whether a target means the parameter of a name. */
 function matcher(target: string): (name: string) => boolean {
-  if (target === allPrunable) return isPrunable;
-  if (!target.startsWith("re:")) return (name) => name === target || moduleOf(name) === target;
-  const expression = beginningWith(target);
-  return (name) => expression.test(name) || expression.test(moduleOf(name));
-}
-
-function beginningWith(target: string): RegExp {
-  try {
-    return new RegExp(`^(?:${target.slice("re:".length)})`);
-  } catch (error) {
-    throw new InputError(`Pruning target ${target} is no regular expression: ${(error as Error).message}`);
-  }
-}
-
-function moduleOf(name: string): string {
-  return name.slice(0, Math.max(0, name.lastIndexOf(".")));
+  return target === allPrunable ? isPrunable : nameMatcher(target, "Pruning target");
 }
 
 function examples(prunable: readonly string[]): string {
