@@ -167,12 +167,12 @@ function classWeightsOf(
     for (const label of classes) counts[label]++;
     return Array.from(counts, (count) => count === 0 ? 0 : classes.length / (labels.length * count));
   }
-  if (classWeights.length !== labels.length || !classWeights.every((weight) => weight >= 0)) {
+  const isWeight = (weight: number) => weight >= 0 && weight < Infinity;
+  const hasSome = classWeights.some((weight) => weight > 0);
+  if (classWeights.length !== labels.length || !classWeights.every(isWeight) || !hasSome) {
     throw new InputError(
-      `--class-weights are ${
-        classWeights.join(", ")
-      }: wanted balanced, or ${labels.length} numbers of at least ` +
-        `0, for ${labels.join(", ")}`,
+      `--class-weights are ${classWeights.join(", ")}: wanted balanced, or ${labels.length} numbers of ` +
+        `at least 0 and one above, for ${labels.join(", ")}`,
     );
   }
   return classWeights;
