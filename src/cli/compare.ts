@@ -34,7 +34,7 @@ export interface RunPlace {
 }
 
 /** The settings of a run. Throws InputError for flags that finetune would refuse unseen. */
-export function settingsOfRun(
+function settingsOfRun(
   { flags, variant, seed }: PlannedRun,
   { folder, threads }: RunPlace,
 ): FinetuneSettings {

@@ -119,7 +119,7 @@ export function caveats(result: ComparisonResult): string[] {
 }
 
 /** The verdict in words: `no difference shown at 5 seeds`. */
-export function verdictText({ verdict, difference }: Difference): string {
+function verdictText({ verdict, difference }: Difference): string {
   const count = difference?.count ?? 0;
   if (verdict === "no difference shown") return `${verdict} at ${count} seed${count === 1 ? "" : "s"}`;
   return verdict === "not comparable" ? "not comparable: runs failed" : verdict;

@@ -44,7 +44,7 @@ export function isDecayed(name: string): boolean {
 }
 
 /** Lays out the parameters of a graph. */
-export function layoutParameters(graph: Graph): ParameterLayout {
+function layoutParameters(graph: Graph): ParameterLayout {
   const kinds = [
     { decay: true, prunable: true },
     { decay: true, prunable: false },

@@ -51,11 +51,6 @@ export function thresholdMask(
   return expandBlockMask(blocks, pattern, matrix);
 }
 
-/** λ of soft movement's penalty, which rises with the threshold: λ_final · τ / τ_final. */
-export function penaltyAt(finalPenalty: number, threshold: number, finalThreshold: number): number {
-  return finalThreshold === 0 ? 0 : finalPenalty * threshold / finalThreshold;
-}
-
 /**
  * Brings weights into line with their mask, in place: what is pruned sleeps in `dormant` as it was, what is kept again
  * wakes as it was, and `states` (the optimiser's) are 0 where weights sleep. Each weight is in one of the two arrays, and

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
 import { hasBit, popcount } from "./bitset.ts";
-import { exchangeWeights, penaltyAt, thresholdMask } from "./movement.ts";
+import { exchangeWeights, thresholdMask } from "./movement.ts";
 
 const matrixOf = (rows: number, columns: number) => ({
   name: "query",
@@ -46,11 +46,6 @@ Deno.test("a threshold refuses N:M, and scores that are no numbers", () => {
     () => thresholdMask(matrixOf(1, 2), Float32Array.of(0, NaN), "unstructured", 0.1),
     new InputError("Cannot prune query: score 1 is NaN, wanted a number"),
   );
-});
-
-Deno.test("the penalty rises with the threshold", () => {
-  assert.deepEqual([0, 0.05, 0.1].map((threshold) => penaltyAt(400, threshold, 0.1)), [0, 200, 400]);
-  assert.equal(penaltyAt(400, 0, 0), 0);
 });
 
 Deno.test("weights sleep as they were and wake as they were, and their states begin at zero", () => {

@@ -74,7 +74,7 @@ const magnitude = {
 };
 
 /** The fields of every modifier, by name. */
-export const modifierFields = {
+const modifierFields = {
   /** The length of the run. */
   EpochRangeModifier: {
     start_epoch: withDefault(within(-1, 0), 0),
@@ -206,7 +206,7 @@ export type Modifier = ModifierOf<ModifierName>;
 export type GradualPruningModifier = Extract<Modifier, { readonly final_sparsity: unknown }>;
 
 /** All names of modifiers. */
-export const modifierNames: readonly ModifierName[] = Object.freeze(
+const modifierNames: readonly ModifierName[] = Object.freeze(
   Object.keys(modifierFields) as ModifierName[],
 );
 
