@@ -68,6 +68,12 @@ export async function train<Example>(run: TrainingRun<Example>): Promise<void> {
     if (run.evaluate && (epochEnds || isEvery(settings.evalSteps, step + 1))) await keepBetter(run);
     if (epochEnds || isEvery(settings.saveSteps, step + 1)) await run.save();
   }
+  const { completedSteps } = progress;
+  if (completedSteps === timeline.totalSteps) return;
+  run.listener?.message?.(
+    `stopped at step ${completedSteps} of ${timeline.totalSteps}: ` +
+      `${settings.earlyStopping} evaluations without an improvement`,
+  );
 }
 
 function isEvery(interval: number, step: number): boolean {

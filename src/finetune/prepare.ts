@@ -71,6 +71,7 @@ export async function prepare(
   const teaching = teaches ? new Teaching() : undefined;
   await checkOutput(settings);
   const job = await readJob(settings, context, usualTile(machine.lanes), teaching);
+  checkEvaluated(settings, job);
   const { train } = job.task;
   const { training, heldOut } = splitExamples(train.lengths.length, optimizer.meta, settings.seed);
   const examples: ExampleSet<never> = training
@@ -116,6 +117,19 @@ async function readJob(
   } finally {
     signal?.removeEventListener("abort", stop);
     reader.dispose();
+  }
+}
+
+/** Refuses what follows from evaluations where there is nothing to evaluate on. */
+function checkEvaluated({ earlyStopping, evalSteps }: FinetuneSettings, { task }: AnyJob): void {
+  if (task.evaluation.lengths.length > 0) return;
+  if (earlyStopping > 0) {
+    throw new InputError(
+      `--early-stopping-patience is ${earlyStopping}: wanted --eval with it, to see what is better`,
+    );
+  }
+  if (evalSteps > 0) {
+    throw new InputError(`--eval-steps is ${evalSteps}: wanted --eval with it, to evaluate on`);
   }
 }
 
