@@ -2,12 +2,11 @@
  * Pruning during training: when the masks are renewed, and how.
  * @module
  */
-import { InputError } from "../core/errors.ts";
 import { bitsetWords } from "../pruning/bitset.ts";
 import { pruneZeros } from "../pruning/constant.ts";
 import type { PrunableMatrix, PruningScope } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
-import type { PruningPhase } from "../pruning/phase.ts";
+import { noZeros, type PruningPhase } from "../pruning/phase.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import { matchTargets } from "../pruning/targets.ts";
 import { sparsePatternOf } from "./compact.ts";
@@ -88,11 +87,7 @@ async function holdZeros(trainer: Trainer<never>, names: ReadonlySet<string>): P
   const matrices = matricesOf(trainer).filter(({ name }) => names.has(name));
   for (const { values, mask } of matrices) pruneZeros(values, mask);
   const { weights, zeros } = sparsityOfMasks(matrices);
-  if (zeros === 0) {
-    throw new InputError(
-      `Pruning method constant finds no zero among the ${weights} weights of its targets: wanted a pruned model`,
-    );
-  }
+  if (zeros === 0) throw noZeros(weights);
   trainer.applyMask();
 }
 

@@ -4,6 +4,7 @@
  */
 import { formatBytes } from "../core/memory.ts";
 import { BatchFeed } from "../data/batch_feed.ts";
+import { checkZeros } from "../pruning/phase.ts";
 import { sparsityOfWeights } from "../pruning/sparsity.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import type { TrainingRun } from "./loop.ts";
@@ -50,6 +51,7 @@ export async function startRun(
   }
   const timeline = layTimeline(modifiers, settings, plan, progress.prunable);
   if (!settings.resume) {
+    checkZeros(timeline.pruning, progress.prunable);
     // A folder that cannot be written or a disk too small is found now and not after an epoch.
     await saveState(out, trainer, progress, fingerprint);
     if (teacher) await saveTeacher(out, teacher);

@@ -7,6 +7,7 @@ import type { PruningScope } from "./method.ts";
 import { checkObert, type ObertOptions } from "./obert/options.ts";
 import { checkFinalSparsity, checkPattern, type Pattern } from "./pattern.ts";
 import type { PruningSchedule } from "./schedule.ts";
+import type { LayerSparsity } from "./sparsity.ts";
 import { matchTargets } from "./targets.ts";
 
 /** How a phase chooses what to prune. */
@@ -81,4 +82,25 @@ export function checkPhases(phases: readonly PruningPhase[], parameters: readonl
       );
     }
   });
+}
+
+/**
+ * Checks phases against the weights that a run starts with. Throws InputError for `constant` before any other phase where
+ * none of its targets has a zero.
+ */
+export function checkZeros(phases: readonly PruningPhase[], prunable: readonly LayerSparsity[]): void {
+  const names = prunable.map(({ name }) => name);
+  const [first] = phases;
+  if (first?.method.name !== "constant") return;
+  const targets = new Set(matchTargets(first.targets, names));
+  const layers = prunable.filter(({ name }) => targets.has(name));
+  if (layers.some(({ zeros }) => zeros > 0)) return;
+  throw noZeros(layers.reduce((sum, { weights }) => sum + weights, 0));
+}
+
+/** `constant` has nothing to hold. */
+export function noZeros(weights: number): InputError {
+  return new InputError(
+    `Pruning method constant finds no zero among the ${weights} weights of its targets: wanted a pruned model`,
+  );
 }

@@ -33,6 +33,9 @@ export function checkModifier(modifier: Modifier): void {
         if (modifier[name] === undefined || modifier.soft) continue;
         refuse(modifier, `${name} is ${modifier[name]} and soft is false`, "soft: true");
       }
+      if (modifier.soft && weightGroup(parsePattern(modifier.mask_type))) {
+        refuse(modifier, `mask_type is ${modifier.mask_type} and soft is true`, "single weights or blocks");
+      }
       return checkPruning(modifier);
     case "GMPruningModifier":
     case "MagnitudePruningModifier":

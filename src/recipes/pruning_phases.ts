@@ -6,7 +6,7 @@ import { movementDefaults } from "../pruning/movement.ts";
 import { checkObert, obertBatchSize, type ObertOptions } from "../pruning/obert/options.ts";
 import { parsePattern } from "../pruning/pattern.ts";
 import type { PruningMethodSettings, PruningPhase } from "../pruning/phase.ts";
-import { constantSchedule, pruningSchedule } from "../pruning/schedule.ts";
+import { constantSchedule, type PruningSchedule, pruningSchedule } from "../pruning/schedule.ts";
 import type { LayerSparsity } from "../pruning/sparsity.ts";
 import { allPrunable, matchTargets } from "../pruning/targets.ts";
 import { atPlace, refuse } from "./checks.ts";
@@ -115,20 +115,18 @@ function gradualPhases(
 ): PruningPhase[] {
   const { inter_func, init_sparsity, exponent } = modifier;
   const finalSparsity = part.finalSparsity!;
-  const phase = (initialSparsity: number, targets: readonly string[]): PruningPhase => ({
-    method: methodOf(modifier),
-    pattern: parsePattern(modifier.mask_type),
-    scope: modifier.global_sparsity ? "global" : "layer",
-    targets,
-    schedule: pruningSchedule(inter_func, {
-      initialSparsity,
-      finalSparsity,
-      begin: part.begin,
-      end: part.end,
-      every: refreshInterval(modifier, part, run),
-      exponent,
-    }),
-  });
+  const { begin, end } = part;
+  const every = refreshInterval(modifier, part, run);
+  const phase = (initialSparsity: number, targets: readonly string[]): PruningPhase => {
+    const schedule = pruningSchedule(
+      inter_func,
+      { initialSparsity, finalSparsity, begin, end, every, exponent },
+    );
+    const method = methodOf(modifier);
+    if (isMovement(method)) checkMovement(modifier, schedule);
+    const scope = modifier.global_sparsity ? "global" : "layer";
+    return { method, pattern: parsePattern(modifier.mask_type), scope, targets, schedule };
+  };
   const first = init_sparsity === fromParam || inter_func === "one-shot" ? finalSparsity : init_sparsity;
   for (const { name, sparsity, by } of layers) {
     // What the model brings is kept where it exceeds the schedule; a recipe that contradicts itself is a mistake.
@@ -147,6 +145,22 @@ function gradualPhases(
   const groups = Map.groupBy(layers, ({ sparsity }) => sparsity);
   if (groups.size === 1) return [phase(layers[0].sparsity, part.targets)];
   return Array.from(groups, ([sparsity, group]) => phase(sparsity, group.map(({ name }) => name)));
+}
+
+function isMovement({ name }: PruningMethodSettings): boolean {
+  return name === "movement" || name === "soft-movement";
+}
+
+/** Scores of movement are trained between refreshes, so that the first has none. */
+function checkMovement(modifier: GradualPruningModifier, { begin, sparsity }: PruningSchedule): void {
+  if (sparsity(begin) === 0) return;
+  refuse(
+    modifier,
+    `it prunes to ${
+      sparsity(begin)
+    } at its first refresh, step ${begin}, when movement has trained no scores`,
+    "a ramp from init_sparsity 0 to a later end",
+  );
 }
 
 /** Steps between refreshes; without a word about it, every step, as in SparseML. */
