@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { normaliseFlags, parseList, parseNumber } from "./command.ts";
-import { finetuneCommand, settingsOf } from "./finetune_flags.ts";
+import { finetuneCommand } from "./finetune_flags.ts";
+import { settingsOf } from "./finetune_settings.ts";
 import { checkSettings } from "../finetune/check_settings.ts";
 import { finetuneDefaults } from "../finetune/options.ts";
 
@@ -65,6 +66,9 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--pair-column": ["pairColumn", "p"],
     "--label-column": ["labelColumn", "l"],
     "--label-names": ["labelNames", ["a", "b"]],
+    "--input-length": ["inputLength", 48],
+    "--horizon": ["horizon", 12],
+    "--target-column": ["targetColumn", "OT"],
     "--tokenizer": ["tokenizer", "dir"],
     "--max-length": ["maximumLength", 7],
     "--max-train-samples": ["maximumTrainSamples", 8],

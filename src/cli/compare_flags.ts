@@ -10,7 +10,8 @@ import { errorMessage, InputError } from "../core/errors.ts";
 import { readText } from "../core/files.ts";
 import type { FinetuneSettings } from "../finetune/options.ts";
 import { type Command, makeCommand, parseList, parseNumber } from "./command.ts";
-import { finetuneCommand, settingsOf } from "./finetune_flags.ts";
+import { finetuneCommand } from "./finetune_flags.ts";
+import { settingsOf } from "./finetune_settings.ts";
 
 /** Flags of finetune that a comparison sets itself, or that make no sense in one. */
 const reserved = [

@@ -10,8 +10,9 @@ import type { FinetuneResult } from "../finetune/mod.ts";
 import type { FinetuneSettings } from "../finetune/options.ts";
 import { findLearningRate, finetune } from "../../mod.ts";
 import { type Command, jsonOnStandardOutput, runCommand, writeJson } from "./command.ts";
-import { finetuneCommand, settingsOf } from "./finetune_flags.ts";
+import { finetuneCommand } from "./finetune_flags.ts";
 import { finetuneJson, formatResult, formatSeeds, seedsJson } from "./finetune_result.ts";
+import { settingsOf } from "./finetune_settings.ts";
 import { noteLastModel } from "./last_model.ts";
 import { ProgressDisplay } from "./progress.ts";
 

@@ -1,12 +1,12 @@
 /**
- * The flags of `deno task finetune`, and the settings they come to.
+ * The flags of `deno task finetune`. `finetune_settings.ts` has what they come to.
  * @module
  */
 import { InputError } from "../core/errors.ts";
 import { reviewSettings } from "../finetune/default_run.ts";
 import { metaModes } from "../finetune/meta/options.ts";
 import { trainableWith } from "../finetune/optimizer_options.ts";
-import { defaultBatchSize, finetuneDefaults, type FinetuneSettings, taskNames } from "../finetune/options.ts";
+import { defaultBatchSize, finetuneDefaults, forecastingDefaults, taskNames } from "../finetune/options.ts";
 import { learningRateScheduleNames } from "../finetune/schedules/mod.ts";
 import { type Command, makeCommand, parseList, parseNumber as number } from "./command.ts";
 
@@ -38,6 +38,17 @@ function addData(command: Command): void {
     .option("--pair-column <name>", "column of the second text")
     .option("--label-column <name>", "column of the label")
     .option("--label-names <a,b,…>", "names for the classes, in order", parseList)
+    .option(
+      "--input-length <steps>",
+      `forecasting: steps that are seen (default ${forecastingDefaults.inputLength})`,
+      number,
+    )
+    .option(
+      "--horizon <steps>",
+      `forecasting: steps behind them that are forecast (default ${forecastingDefaults.horizon})`,
+      number,
+    )
+    .option("--target-column <name>", "forecasting: column that is forecast, or all (default: the last)")
     .option("--max-length <tokens>", `longest sequence (default ${d.maximumLength})`, number)
     .option("--max-train-samples <n>", "use the first n training rows", number)
     .option("--max-eval-samples <n>", "use the first n evaluation rows", number);
@@ -187,94 +198,6 @@ function addRun(command: Command): void {
 
 function byDefault(what: string, usual: number, reviews: number): string {
   return `${what} (default ${usual}; reviews ${reviews})`;
-}
-
-/** Settings from parsed flags. */
-export function settingsOf(flags: Record<string, unknown>): FinetuneSettings {
-  const f = flags as Record<string, never>;
-  const embedded = f.train === undefined && f.model === undefined && f.init === undefined;
-  const defaults = embedded ? { ...d, ...reviewSettings } : { ...d, out: defaultFolder(f.train) };
-  const usualWarmup = embedded && f.warmupSteps === undefined && f.lrSchedulerType === d.learningRateSchedule;
-  return {
-    task: f.task,
-    model: f.model,
-    init: f.init,
-    tokenizer: f.tokenizer,
-    train: f.train,
-    evaluation: f.eval,
-    textColumn: f.textColumn,
-    pairColumn: f.pairColumn,
-    labelColumn: f.labelColumn,
-    labelNames: f.labelNames,
-    maximumLength: f.maxLength ?? defaults.maximumLength,
-    maximumTrainSamples: f.maxTrainSamples,
-    maximumEvalSamples: f.maxEvalSamples,
-    epochs: f.epochs ?? defaults.epochs,
-    batchSize: f.batchSize,
-    tokensPerBatch: f.tokensPerBatch,
-    groupByLength: f.groupByLength,
-    accumulation: f.gradientAccumulationSteps,
-    optimizer: f.optimizer,
-    optimizerOptions: {
-      beta1: f.adamBeta1,
-      beta2: f.adamBeta2,
-      epsilon: f.adamEpsilon,
-      amsgrad: f.amsgrad,
-      momentum: f.momentum,
-      dampening: f.dampening,
-      nesterov: f.nesterov,
-      alpha: f.alpha,
-      centered: f.centered,
-    },
-    metaMode: f.metaMode,
-    metaOptions: f.metaOptions,
-    learningRate: f.learningRate ?? defaults.learningRate,
-    learningRateSchedule: f.lrSchedulerType,
-    scheduleOptions: f.lrSchedulerKwargs,
-    warmupRatio: f.warmupRatio ?? (usualWarmup ? reviewSettings.warmupRatio : undefined),
-    warmupSteps: f.warmupSteps,
-    weightDecay: f.weightDecay,
-    layerDecay: f.layerLrDecay,
-    freeze: f.freeze,
-    maximumNorm: f.maxGradNorm,
-    labelSmoothing: f.labelSmoothingFactor,
-    classWeights: f.classWeights,
-    earlyStopping: f.earlyStoppingPatience,
-    earlyStoppingThreshold: f.earlyStoppingThreshold,
-    evalSteps: f.evalSteps,
-    sparsity: f.sparsity,
-    pattern: f.pattern,
-    scope: f.pruningScope,
-    pruningMethod: f.pruningMethod,
-    pruningOptions: f.pruningOptions,
-    pruningSchedule: f.pruningSchedule,
-    pruningTargets: f.pruneTargets,
-    pruneBegin: f.pruneBegin ?? defaults.pruneBegin,
-    pruneEnd: f.pruneEnd ?? defaults.pruneEnd,
-    pruneRefreshes: f.pruneRefreshes,
-    teacher: f.teacher,
-    hardness: f.hardness,
-    temperature: f.temperature,
-    recipe: f.recipe,
-    recipeArguments: f.recipeArgs,
-    denseTraining: f.denseTraining,
-    gradientCheckpointing: f.gradientCheckpointing,
-    seed: f.seed,
-    device: f.device,
-    threads: f.threads,
-    isa: f.isa,
-    out: f.out ?? defaults.out,
-    overwrite: f.overwrite,
-    resume: f.resume,
-    saveSteps: f.saveSteps,
-  };
-}
-
-/** `…/SST-2/train.tsv.gz` trains into `runs/SST-2`; a file of another name into `runs/<that name>`. */
-function defaultFolder(train: string | undefined): string {
-  const parts = (train ?? "model").split(/[\\/]/);
-  const stem = parts.at(-1)!.replace(/\.gz$/, "").replace(/\.[^.]+$/, "");
-  return `runs/${stem === "train" && parts.length > 1 ? parts.at(-2) : stem}`;
 }
 
 function jsonObject(text: string): Record<string, unknown> {

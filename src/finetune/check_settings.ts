@@ -26,10 +26,20 @@ export function checkSettings(settings: FinetuneSettings): void {
       `a number in [${low}, ${high}${open || "]"}`,
     );
   check(taskNames.includes(s.task), "--task", s.task, `one of ${taskNames.join(", ")}`);
+  const windows = {
+    "--input-length": s.inputLength,
+    "--horizon": s.horizon,
+    "--target-column": s.targetColumn,
+  };
+  for (const [name, value] of Object.entries(windows)) {
+    check(value === undefined || s.task === "forecasting", name, value, "none but with --task forecasting");
+  }
   count("--epochs", s.epochs);
   if (s.batchSize !== undefined) count("--batch-size", s.batchSize);
   if (s.tokensPerBatch !== undefined) count("--tokens-per-batch", s.tokensPerBatch);
   count("--max-length", s.maximumLength, 3);
+  if (s.inputLength !== undefined) count("--input-length", s.inputLength);
+  if (s.horizon !== undefined) count("--horizon", s.horizon);
   count("--prune-refreshes", s.pruneRefreshes);
   count("--save-steps", s.saveSteps, 0);
   count("--seed", s.seed, 0);

@@ -127,17 +127,29 @@ async function forecastingJob(
     ["--model", settings.model],
     ["--init", settings.init],
     ["--eval", settings.evaluation],
+    ["--tokenizer", settings.tokenizer],
+    ["--text-column", settings.textColumn],
+    ["--pair-column", settings.pairColumn],
+    ["--label-column", settings.labelColumn],
+    ["--label-names", settings.labelNames],
+    ["--max-eval-samples", settings.maximumEvalSamples],
     ["--label-smoothing-factor", settings.labelSmoothing || undefined],
     ["--class-weights", settings.classWeights],
     ["--teacher", settings.teacher],
   ].find(([, value]) => value !== undefined);
   if (refused) {
     throw new InputError(
-      `${refused[0]} is ${refused[1]}: forecasting takes --train, a series of which a part is evaluated on`,
+      `${refused[0]} is ${
+        refused[1]
+      }: wanted none with --task forecasting, which takes a series of numbers, --train, ` +
+        "and evaluates on a part of it",
     );
   }
   const task = await forecastingTask({
     series: settings.train!,
+    inputLength: settings.inputLength,
+    horizon: settings.horizon,
+    target: settings.targetColumn,
     limit: settings.maximumTrainSamples,
     tile,
   });

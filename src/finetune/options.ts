@@ -64,6 +64,12 @@ export interface FinetuneSettings {
   readonly labelColumn?: string;
   /** Names for the classes 0, 1, … of integer labels. */
   readonly labelNames?: readonly string[];
+  /** Forecasting: steps that are seen; absent: those of `forecastingDefaults`. */
+  readonly inputLength?: number;
+  /** Forecasting: steps behind them that are forecast; absent: those of `forecastingDefaults`. */
+  readonly horizon?: number;
+  /** Forecasting: column that is forecast, or `all`; absent: the last, as ETT's OT. */
+  readonly targetColumn?: string;
   /** Tokenizer folder for `init`; a model brings its own. */
   readonly tokenizer?: string;
   /** Longest sequence in tokens; longer texts are truncated. */
@@ -203,6 +209,9 @@ export const finetuneDefaults = {
   resume: false,
   saveSteps: 0,
 } as const satisfies Partial<FinetuneSettings>;
+
+/** Windows of a series that is forecast: four days of hours tell a day. */
+export const forecastingDefaults = { inputLength: 96, horizon: 24 } as const;
 
 /** Share of the steps in which the rate rises, where the schedule takes a warm-up and nothing is told of it. */
 export const defaultWarmupRatio = 0.06;

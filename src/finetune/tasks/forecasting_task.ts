@@ -7,6 +7,7 @@ import { type ForecasterConfig, forecasterConfig } from "../../../models/forecas
 import { bytesOf } from "../../checkpoint/safetensors.ts";
 import { InputError } from "../../core/errors.ts";
 import { type ForecastData, type ForecastWindow, forecastWindows, readSeries } from "../../data/series.ts";
+import { forecastingDefaults } from "../options.ts";
 import { evaluateForecasts, forecaster } from "./forecasting.ts";
 import type { FinetuneTask } from "./task.ts";
 
@@ -14,9 +15,9 @@ import type { FinetuneTask } from "./task.ts";
 export interface ForecastingOptions {
   /** Path of the series. */
   readonly series: string;
-  /** Steps that are seen; default 96. */
+  /** Steps that are seen; default that of `forecastingDefaults`. */
   readonly inputLength?: number;
-  /** Steps that are forecast; default 24. */
+  /** Steps that are forecast; default that of `forecastingDefaults`. */
   readonly horizon?: number;
   /** Column that is forecast, or `all`; default: the last, as ETT's OT. */
   readonly target?: string;
@@ -43,7 +44,8 @@ export interface ForecastingTask extends FinetuneTask<ForecastWindow> {
 
 /** Reads the series. Throws `InputError` for a file or an option that cannot be used. */
 export async function forecastingTask(options: ForecastingOptions): Promise<ForecastingTask> {
-  const { inputLength = 96, horizon = 24, evaluation: part = "validation", tile } = options;
+  const { inputLength = forecastingDefaults.inputLength, horizon = forecastingDefaults.horizon } = options;
+  const { evaluation: part = "validation", tile } = options;
   for (const [name, value] of Object.entries({ inputLength, horizon })) {
     if (Number.isSafeInteger(value) && value > 0) continue;
     throw new InputError(`${name} is ${value}: wanted a whole number of at least 1`);
