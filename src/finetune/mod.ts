@@ -14,6 +14,7 @@ import type { DataReaderFactory } from "../data/reader.ts";
 import { exportModel, type ExportResult } from "../export/mod.ts";
 import { fallbackReason, selectMachine } from "../machines/mod.ts";
 import type { ExecutorFactory } from "../plan/executor.ts";
+import { patternOfPhases } from "../pruning/phase.ts";
 import { sparsityOfWeights, type SparsityReport } from "../pruning/sparsity.ts";
 import { checkSettings } from "./check_settings.ts";
 import { chooseDevice } from "./device.ts";
@@ -160,7 +161,7 @@ export async function finetune(
 /** Writes the best model and its export. */
 async function finish(
   { settings, job }: Preparation,
-  { trainer, progress }: TrainingRun<never>,
+  { trainer, progress, timeline }: TrainingRun<never>,
 ): Promise<Omit<FinetuneResult, "device" | "threads" | "isa" | "dataWait" | "report">> {
   const { out } = settings;
   await trainer.settle();
@@ -181,7 +182,7 @@ async function finish(
     ? await exportModel({
       model: out,
       out: join(out, "export"),
-      pattern: settings.recipe === undefined ? settings.pattern : undefined,
+      pattern: patternOfPhases(timeline.pruning),
       overwrite: true,
     })
     : undefined;

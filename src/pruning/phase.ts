@@ -84,6 +84,14 @@ export function checkPhases(phases: readonly PruningPhase[], parameters: readonl
   });
 }
 
+/** The pattern of all that phases prune: `unstructured` where they differ, or only hold the zeros that there are. */
+export function patternOfPhases(phases: readonly PruningPhase[]): Pattern {
+  const [first = "unstructured", ...others] = new Set(
+    phases.map(({ method, pattern }) => method.name === "constant" ? "unstructured" : pattern),
+  );
+  return others.length === 0 ? first : "unstructured";
+}
+
 /**
  * Checks phases against the weights that a run starts with. Throws InputError for `constant` before any other phase where
  * none of its targets has a zero.
