@@ -241,6 +241,9 @@ async function readCorpora(files: DataFiles): Promise<LabelledTexts> {
   if (files.labelNames) {
     throw new InputError(`--label-names are ${files.labelNames.join(", ")}: text alone has no labels`);
   }
+  if (files.labelColumn !== undefined) {
+    throw new InputError(`--label-column is ${files.labelColumn}: text alone has no labels`);
+  }
   const { textColumn, pairColumn } = files;
   const read = async (path: string, limit: number | undefined) =>
     (await readCorpus(path, { textColumn, pairColumn, limit })).map((text): Example => ({ text }));

@@ -185,6 +185,7 @@ Deno.test("TextReader rejects bad scores and empty texts with one line", async (
       [text("empty.txt"), /empty.txt is empty$/],
       [text("blank.tsv"), /blank.tsv holds blank texts only$/],
       [{ ...text("blank.tsv"), labelNames: ["a"] }, /^--label-names are a: text alone has no labels$/],
+      [{ ...text("blank.tsv"), labelColumn: "a" }, /^--label-column is a: text alone has no labels$/],
     ];
     for (const [files, message] of cases) {
       await assert.rejects(

@@ -39,6 +39,9 @@ export async function readSeries(path: string, limit = Infinity): Promise<Series
   if (date < 0) throw new InputError(`${path} has no column "date"; it has ${columns.join(", ")}`);
   if (rows.length < 2) throw new InputError(`${path} has ${rows.length} row, wanted at least 2`);
   const variables = columns.filter((_, index) => index !== date);
+  if (variables.length === 0) {
+    throw new InputError(`${path} has no column but ${columns[date]}: wanted numbers beside it`);
+  }
   const times = rows.map((row) => timeOf(path, row, date));
   const stepTime = times[1] - times[0];
   if (!(stepTime > 0)) throw new InputError(`${path} line ${rows[1].line} is not later than the line before`);

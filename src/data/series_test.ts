@@ -44,6 +44,10 @@ Deno.test("readSeries names file and line of what is no number, no date or out o
     ],
     [good.replace(" 02:", " 05:"), /\.csv line 4 is 4 hours after the line before, wanted 1$/],
     [good.replace(" 01:", " 00:"), /\.csv line 3 is not later than the line before$/],
+    [
+      "date\n2020-01-01 00:00:00\n2020-01-01 01:00:00\n",
+      /\.csv has no column but date: wanted numbers beside it$/,
+    ],
     [table(1), /\.csv has 1 row, wanted at least 2$/],
   ];
   for (const [content, message] of cases) {

@@ -4,6 +4,7 @@
  * @module
  */
 import { chooseThreads } from "../core/cores.ts";
+import { Interrupted } from "../core/errors.ts";
 import { BatchFeed } from "../data/batch_feed.ts";
 import { selectMachine } from "../machines/mod.ts";
 import { checkSettings } from "./check_settings.ts";
@@ -21,7 +22,7 @@ export interface FindRunContext extends FinetuneContext {
 
 /**
  * Finds a learning rate for a run. Its schedule, its length and its output folder do not matter. Throws `InputError` for
- * settings, files or models that the run could not have.
+ * settings, files or models that the run could not have, and `Interrupted` when the signal is aborted.
  */
 export async function findRunLearningRate(
   settings: FinetuneSettings,
@@ -42,6 +43,9 @@ export async function findRunLearningRate(
       point,
       signal: context.signal,
     });
+  } catch (error) {
+    if (!context.signal?.aborted) throw error;
+    throw new Interrupted("interrupted while it searched: nothing was written");
   } finally {
     await trainer.dispose();
   }
