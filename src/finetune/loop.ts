@@ -71,8 +71,8 @@ export async function train<Example>(run: TrainingRun<Example>): Promise<void> {
   const { completedSteps } = progress;
   if (completedSteps === timeline.totalSteps) return;
   run.listener?.message?.(
-    `stopped at step ${completedSteps} of ${timeline.totalSteps}: ` +
-      `${settings.earlyStopping} evaluations without an improvement`,
+    `stopped at step ${completedSteps} of ${timeline.totalSteps}: no improvement, and ` +
+      `--early-stopping-patience is ${settings.earlyStopping}`,
   );
 }
 

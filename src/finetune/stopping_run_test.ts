@@ -47,7 +47,7 @@ Deno.test("finetune does not end before the model is as sparse as it is to be, a
   assert.ok(worse.every((value) => value <= worse[0]), `${worse}`);
   assert.equal(
     said.at(-1),
-    `stopped at step ${steps} of 60: 3 evaluations without an improvement`,
+    `stopped at step ${steps} of 60: no improvement, and --early-stopping-patience is 3`,
   );
 });
 
