@@ -11,7 +11,7 @@ import type { FinetuneSettings } from "../finetune/options.ts";
 import { findLearningRate, finetune } from "../../mod.ts";
 import { type Command, jsonOnStandardOutput, runCommand, writeJson } from "./command.ts";
 import { finetuneCommand } from "./finetune_flags.ts";
-import { finetuneJson, formatResult, formatSeeds, seedsJson } from "./finetune_result.ts";
+import { answersTexts, finetuneJson, formatResult, formatSeeds, seedsJson } from "./finetune_result.ts";
 import { settingsOf } from "./finetune_settings.ts";
 import { noteLastModel } from "./last_model.ts";
 import { ProgressDisplay } from "./progress.ts";
@@ -31,12 +31,12 @@ async function run(command: Command): Promise<void> {
   }
   const result = await runOnce(settings);
   // The run has succeeded by now, even where nothing may be written beside its folder.
-  if (result.exported) {
+  if (result.exported && answersTexts(settings.task)) {
     await noteLastModel(result.exported.dir).catch((error) =>
       console.error(`${errorMessage(error)}; infer and bench will need --model`)
     );
   }
-  if (!jsonOnStandardOutput(flags.json)) console.log(formatResult(result));
+  if (!jsonOnStandardOutput(flags.json)) console.log(formatResult(result, settings.task));
   await writeJson(flags.json, finetuneJson(result));
 }
 

@@ -4,6 +4,7 @@
  */
 import { describeEvaluation, jsonName, metricsJson } from "../evaluate/metrics.ts";
 import type { FinetuneResult } from "../finetune/mod.ts";
+import type { TaskName } from "../finetune/options.ts";
 import type { SeedsResult } from "../finetune/seeds.ts";
 import type { EvaluationRecord } from "../finetune/state.ts";
 import { formatDuration } from "./progress.ts";
@@ -70,8 +71,21 @@ export function formatSeeds({ runs, spreads }: SeedsResult): string {
   return lines.join("\n");
 }
 
+/** Whether `infer`, `evaluate` and `bench` take what a run makes: models that answer texts. */
+export function answersTexts(task: TaskName): boolean {
+  return task === "text-classification" || task === "regression";
+}
+
+/** What can be done with what a run has made. */
+function nextSteps(task: TaskName, out: string): string[] {
+  if (answersTexts(task)) return [`deno task infer "the plot is anything but dull"`, "deno task bench"];
+  // A language model has no answers of its own: it is what others are fine-tuned from.
+  if (task === "masked-lm") return [`deno task finetune --model ${out} --train <labelled texts>`];
+  return [];
+}
+
 /** The end of a run, for the reader. */
-export function formatResult(result: FinetuneResult): string {
+export function formatResult(result: FinetuneResult, task: TaskName): string {
   const percent = (value: number) => `${(value * 100).toFixed(2)} %`;
   const line = (name: string, record: EvaluationRecord) =>
     `  ${name.padEnd(26)} ${describeEvaluation(record)}`;
@@ -110,6 +124,8 @@ export function formatResult(result: FinetuneResult): string {
       `  ${exported!.dir}/${file.name}  ${(file.byteLength / 2 ** 20).toFixed(2)} MiB  ${file.what}`,
     );
   }
-  lines.push("", "next:", `  deno task infer "the plot is anything but dull"`, "  deno task bench");
+  lines.push(`  ${result.report}  the run in charts`);
+  const next = nextSteps(task, result.out);
+  if (next.length > 0) lines.push("", "next:", ...next.map((step) => `  ${step}`));
   return lines.join("\n");
 }
