@@ -25,6 +25,7 @@ import type { NumberArray, Operation } from "../graph/operation.ts";
 import { availableMachines, type Machine } from "../machines/mod.ts";
 import { elementName, type OperationInputs } from "./operands.ts";
 import { firstBitDifference, poison, runOperation } from "./run_operation.ts";
+import { loweringOf, runLowering, testGpu } from "./shader_conformance.ts";
 
 export { centralDifferences, type DifferenceCheck } from "./central_differences.ts";
 export { normals, type OperationInputs, padColumns, paddedIndices } from "./operands.ts";
@@ -53,10 +54,13 @@ export interface ConformanceCase<A> {
 /** The part of `Deno.TestContext` the suite uses. */
 export interface StepRunner {
   /** Runs one named step of a test. */
-  step(name: string, run: () => void): Promise<unknown>;
+  step(name: string, run: () => void | Promise<void>): Promise<unknown>;
 }
 
-/** Checks an operation's kernels on every machine, tile width and worker count. One test step per machine and tile. */
+/**
+ * Checks an operation's kernels on every machine, tile width and worker count, and its shaders on the GPU if there is one. One
+ * test step per machine and tile.
+ */
 export async function conform<A>(
   t: StepRunner,
   operation: Operation<A>,
@@ -72,14 +76,43 @@ export async function conform<A>(
       });
     }
   }
+  await conformOnGpu(t, operation, cases);
 }
 
-function checkCase<A>(
+/** Checks an operation's shaders, where it has some and there is a GPU. */
+async function conformOnGpu<A>(
+  t: StepRunner,
   operation: Operation<A>,
-  { name, seed, tolerance, build }: ConformanceCase<A>,
-  machine: Machine,
+  cases: readonly ConformanceCase<A>[],
+): Promise<void> {
+  const lowering = loweringOf(operation);
+  const gpu = lowering && await testGpu();
+  if (!gpu) return;
+  const { toleranceFactor = 1, specials } = lowering;
+  await t.step(`${operation.name} on ${gpu.adapter.name}`, async () => {
+    for (const { name, seed, tolerance: { relative, absolute }, build } of cases) {
+      const built = buildCase(operation, { name, seed, build }, gpu.target.columnGrain);
+      const where = `${operation.name} "${name}" ${built.shapes} on ${gpu.adapter.name}, seed ${seed}`;
+      const found = await runLowering(gpu, lowering, built.attributes, built.inputs, built.inputTypes)
+        .catch((error) => {
+          throw new Error(`${where}: ${errorMessage(error)}`, { cause: error });
+        });
+      found.forEach((result, output) => {
+        const tolerance = { relative: toleranceFactor * relative, absolute: toleranceFactor * absolute };
+        const wanted = built.expected[output];
+        const type = built.outputTypes[output];
+        checkClose(`${where}, output ${output}`, result, wanted, type, tolerance, specials !== undefined);
+      });
+    }
+  });
+}
+
+/** Operands of a case with what the reference makes of them. */
+function buildCase<A>(
+  operation: Operation<A>,
+  { name, seed, build }: Omit<ConformanceCase<A>, "tolerance">,
   tile: number,
-): void {
+) {
   const random = new RandomStream(randomKey(seed, operation.name, name));
   const { attributes, inputs, inputTypes } = build({ tile, random });
   const outputTypes = operation.infer(inputTypes, attributes);
@@ -93,6 +126,17 @@ function checkCase<A>(
     { attributes, inputTypes, outputTypes },
   );
   const shapes = inputTypes.map((type) => type ? `[${type.shape}]` : "nothing").join(" ");
+  return { attributes, inputs, inputTypes, outputTypes, expected, shapes };
+}
+
+function checkCase<A>(
+  operation: Operation<A>,
+  { name, seed, tolerance, build }: ConformanceCase<A>,
+  machine: Machine,
+  tile: number,
+): void {
+  const built = buildCase(operation, { name, seed, build }, tile);
+  const { attributes, inputs, inputTypes, outputTypes, expected, shapes } = built;
   const where = `${operation.name} "${name}" ${shapes} on ${machine.isa}, tile ${tile}, seed ${seed}`;
   const run = (workers: number, shared?: readonly [number, number]) => {
     try {
@@ -131,6 +175,7 @@ function checkClose(
   expected: NumberArray,
   type: ValueType,
   { relative, absolute }: Tolerance,
+  finiteOnly = false,
 ): void {
   if (expected.length !== found.length) {
     throw new Error(`${where}: the reference gives ${expected.length} elements, wanted ${found.length}`);
@@ -142,7 +187,7 @@ function checkClose(
     const fromPoison = bits.length > 0 && (bits[index] & 0x7fffffff) === poison;
     const close = Object.is(value, wanted) ||
       Math.abs(value - wanted) <= absolute + relative * Math.abs(wanted) && Number.isFinite(wanted);
-    if (close && !fromPoison) continue;
+    if ((close || finiteOnly && !Number.isFinite(wanted)) && !fromPoison) continue;
     throw new Error(
       `${where}: ${elementName(index, type)} is ${value}${fromPoison ? " from unwritten memory" : ""}, ` +
         `wanted ${wanted} within ${relative} · |wanted| + ${absolute}`,

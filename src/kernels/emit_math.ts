@@ -37,7 +37,7 @@ export type MathMachine = Pick<
 type Polynomial = readonly number[];
 
 /** x · numerator(x²) / denominator(x²) for |x| < bound, ±1 beyond: the shape of erf and tanh. */
-interface Sigmoid {
+export interface Sigmoid {
   readonly numerator: Polynomial;
   readonly denominator: Polynomial;
   readonly bound: number;
@@ -65,7 +65,7 @@ const expLowest = -87.33654;
 const expBound = 88.722839;
 
 /** Source: OpenXLA, `ErfImpl32Cephes`. At the bound 1 − erf(x) is half a unit in the last place of 1. */
-const erf: Sigmoid = {
+export const erf: Sigmoid = {
   numerator: [
     1.128379143519084,
     0.18520832239976145,

@@ -1,0 +1,18 @@
+/**
+ * The one list of what runs on the GPU. Loaded only when a GPU is used.
+ * @module
+ */
+import { geluGradientShaders, geluShaders } from "../kernels/gelu/wgsl.ts";
+import type { ShaderLowering } from "../kernels/shader.ts";
+
+// Each operation reads its own attributes only.
+// deno-lint-ignore no-explicit-any
+const all: readonly ShaderLowering<any>[] = [
+  geluShaders,
+  geluGradientShaders,
+];
+
+/** Lowerings by the name of their operation. */
+export const lowerings: ReadonlyMap<string, ShaderLowering> = new Map(
+  all.map((lowering) => [lowering.operation.name, lowering]),
+);
