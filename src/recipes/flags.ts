@@ -157,7 +157,7 @@ function snakeCase(options: FlagOptions = {}): FlagOptions {
 export type Subject = "length" | "learning rate" | "weight decay" | "optimizer" | "pruning" | "distillation";
 
 /** What a modifier is about. */
-function subjectOf({ modifier }: Modifier): Subject {
+export function subjectOf({ modifier }: Modifier): Subject {
   switch (modifier) {
     case "EpochRangeModifier":
       return "length";
