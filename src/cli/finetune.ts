@@ -15,10 +15,12 @@ import { answersTexts, finetuneJson, formatResult, formatSeeds, seedsJson } from
 import { settingsOf } from "./finetune_settings.ts";
 import { noteLastModel } from "./last_model.ts";
 import { ProgressDisplay } from "./progress.ts";
+import { checkRecipeFlags } from "./recipe_flags.ts";
 
 async function run(command: Command): Promise<void> {
   const flags = command.opts();
   const settings = settingsOf(flags);
+  await checkRecipeFlags(command, settings);
   if (flags.printRecipe) return await printRecipe(settings);
   const interruption = stopOnInterrupt();
   if (flags.findLr) return await findRate(settings, flags.json, interruption);

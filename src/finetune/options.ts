@@ -150,7 +150,10 @@ export interface FinetuneSettings {
   readonly hardness: number;
   /** Temperature at which answers are compared. */
   readonly temperature: number;
-  /** Recipe file: what it says takes the place of the settings of the same meaning. */
+  /**
+   * Recipe file: what it says takes the place of the settings of the same meaning. Of these, those without a default must be
+   * absent.
+   */
   readonly recipe?: string;
   /** Values for the recipe's variables: a JSON object. */
   readonly recipeArguments?: string;

@@ -7,6 +7,7 @@ import { pathKind } from "../core/files.ts";
 import { type FlagOptions, modifiersOfFlags, overlay, type PruningFlags } from "../recipes/flags.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
 import { parseRecipe } from "../recipes/parse.ts";
+import { checkBesideRecipe } from "./beside_recipe.ts";
 import { defaultWarmupRatio, type FinetuneSettings, type PruningOptions } from "./options.ts";
 import { takesWarmup } from "./schedules/mod.ts";
 
@@ -34,14 +35,31 @@ export async function modifiersOf(settings: FinetuneSettings): Promise<readonly 
     const distillation = teacher === undefined ? undefined : { teacher, hardness, temperature };
     return modifiersOfFlags({ ...common, pruning: pruningOf(settings), distillation });
   }
+  const modifiers = await recipeOf(recipe, settings.recipeArguments);
+  checkBesideRecipe(recipe, modifiers, givenIn(settings));
+  return overlay(modifiersOfFlags(common), modifiers);
+}
+
+/** The modifiers of a recipe file. Throws `InputError` for one that cannot be read. */
+export async function recipeOf(recipe: string, recipeArgs: string | undefined): Promise<readonly Modifier[]> {
   if (await pathKind(recipe) !== "file") {
     throw new InputError(`--recipe is ${recipe}: wanted a recipe file, .yaml or .md`);
   }
-  const { modifiers } = parseRecipe(await Deno.readTextFile(recipe), {
-    source: recipe,
-    recipeArgs: settings.recipeArguments,
-  });
-  return overlay(modifiersOfFlags(common), modifiers);
+  return parseRecipe(await Deno.readTextFile(recipe), { source: recipe, recipeArgs }).modifiers;
+}
+
+/** Settings that have no default: somebody wants them. A recipe may well take the place of those that have one. */
+function givenIn(settings: FinetuneSettings): (readonly [flag: string, value: unknown])[] {
+  const given = [
+    ["--meta-mode", settings.metaMode],
+    ["--meta-options", settings.metaOptions],
+    ["--lr-scheduler-kwargs", settings.scheduleOptions],
+    ["--warmup-steps", settings.warmupSteps],
+    ["--pruning-options", settings.pruningOptions],
+    ["--prune-targets", settings.pruningTargets],
+    ["--teacher", settings.teacher],
+  ] as const;
+  return given.filter(([, value]) => value !== undefined);
 }
 
 function warmupOf(
