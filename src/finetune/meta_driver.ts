@@ -33,6 +33,11 @@ export class MetaDriver<Example> {
     this.#options = options;
   }
 
+  /** Bytes that meta-updates take besides the trainer's memory. */
+  get bufferBytes(): number {
+    return this.#options.meta.bufferBytes;
+  }
+
   /** Factors for the step to come, by group of the trainer. */
   beforeStep(
     completedSteps: number,

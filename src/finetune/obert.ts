@@ -43,6 +43,29 @@ const unknownBudget = 2 ** 31;
 /** What 32 bits address, less programs and what else an arena has. */
 const largestArena = 2 ** 32 - 2 ** 20;
 
+/** Most bytes that Fisher matrices may take now: half of what the system has left. */
+function fisherBudget(): number {
+  return (availableMemoryBytes() ?? unknownBudget) / 2;
+}
+
+/** Bytes that a refresh takes besides the trainer's memory. */
+export function fisherBytes(
+  trainer: Trainer<never>,
+  request: Pick<ObertRequest<never>, "names" | "pattern" | "options">,
+): number {
+  return Math.min(FisherArena.bytesOf(fisherMatrices(trainer, request)), fisherBudget());
+}
+
+function fisherMatrices<Example>(
+  trainer: Trainer<Example>,
+  { names, pattern, options: { blockSize } }: Pick<ObertRequest<Example>, "names" | "pattern" | "options">,
+): FisherMatrix[] {
+  const unit = blockShape(pattern);
+  return matricesOf(trainer)
+    .filter(({ name }) => names.has(name))
+    .map((matrix) => ({ name: matrix.name, places: fisherPlaces(matrix, unit, blockSize) }));
+}
+
 /** Renews the masks, and gives the sparsity that all prunable weights together have then. */
 export async function obertRefresh<Example>(
   trainer: Trainer<Example>,
@@ -86,15 +109,9 @@ class ObertRefresh<Example> {
     trainer: Trainer<Example>,
     request: ObertRequest<Example>,
   ): Promise<ObertRefresh<Example>> {
-    const { names, pattern, options: { blockSize }, executors } = request;
-    const budget = request.budget ?? (availableMemoryBytes() ?? unknownBudget) / 2;
+    const { executors, budget = fisherBudget() } = request;
     const waves = planWaves({
-      matrices: matricesOf(trainer)
-        .filter(({ name }) => names.has(name))
-        .map((matrix) => ({
-          name: matrix.name,
-          places: fisherPlaces(matrix, blockShape(pattern), blockSize),
-        })),
+      matrices: fisherMatrices(trainer, request),
       bytesOf: (matrix) => FisherArena.bytesOf([matrix]),
       nameOf: ({ name }) => name,
       budget,

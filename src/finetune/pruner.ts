@@ -11,7 +11,7 @@ import { matchTargets } from "../pruning/targets.ts";
 import type { ExecutorOptions } from "./fisher_arena.ts";
 import { movementRefresh } from "./movement.ts";
 import type { MovementTarget } from "./movement_task.ts";
-import { obertRefresh } from "./obert.ts";
+import { fisherBytes, obertRefresh } from "./obert.ts";
 import { refreshMasks } from "./prune.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -40,6 +40,20 @@ export class Pruner<Example> {
   constructor(options: PrunerOptions<Example>) {
     this.#options = options;
     this.lastRefresh = Math.max(0, ...options.phases.map(({ schedule }) => schedule.end));
+  }
+
+  /** Most bytes that a refresh takes besides the trainer's memory: those of oBERT's Fisher matrices. */
+  get refreshBytes(): number {
+    const { trainer, phases } = this.#options;
+    return Math.max(
+      0,
+      ...phases.map((phase) => {
+        const { method: options, pattern } = phase;
+        return options.name === "obert"
+          ? fisherBytes(trainer, { names: this.#names(phase), pattern, options })
+          : 0;
+      }),
+    );
   }
 
   /** Whether masks are renewed before the step that follows so many. */

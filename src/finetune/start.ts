@@ -2,12 +2,12 @@
  * The start of a run, or of another sitting of it: weights in the trainer, and beside it all that goes along.
  * @module
  */
-import { formatBytes } from "../core/memory.ts";
 import { BatchFeed } from "../data/batch_feed.ts";
 import { checkZeros } from "../pruning/phase.ts";
 import { sparsityOfWeights } from "../pruning/sparsity.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import type { TrainingRun } from "./loop.ts";
+import { describeMemory } from "./memory_report.ts";
 import { MetaAdamW } from "./meta/meta_adamw.ts";
 import { MetaDriver } from "./meta_driver.ts";
 import { optimizerSettingsOf } from "./optimizer_options.ts";
@@ -19,7 +19,6 @@ import { clearLeftovers, loadState, noStages, type RunProgress, saveState } from
 import { askTrainer, loadTeacher, saveTeacher, type TeacherLogits } from "./teacher.ts";
 import { epochsAskedFor, type Timeline } from "./timeline.ts";
 import type { Trainer } from "./trainer.ts";
-import type { TrainerNeeds } from "./trainer_needs.ts";
 
 /** Puts the weights to start from, or those of the saved run, into the trainer, and makes sure of the output folder. */
 export async function startRun(
@@ -33,7 +32,7 @@ export async function startRun(
   const { out } = settings;
   const fingerprint = fingerprintOf(settings, { job, modifiers, teacher });
   // Bad input ends the run up to here, with its one line and nothing else; so the notes are kept until then.
-  const notes = [firstNote, job.dataReport, describeMemory(trainer.needs)];
+  const notes: string[] = [];
   const meta = makeMeta(preparation, trainer);
   let progress: RunProgress;
   if (settings.resume) {
@@ -56,6 +55,16 @@ export async function startRun(
     await saveState(out, trainer, progress, fingerprint);
     if (teacher) await saveTeacher(out, teacher);
   }
+  const { createExecutor } = context;
+  const pruner = new Pruner({
+    trainer,
+    phases: timeline.pruning,
+    examples,
+    capacity: plan.capacity,
+    executors: { machine, workers: preparation.threads, createExecutor },
+    seed: settings.seed,
+    say: (text) => listener?.message?.(text),
+  });
   const recorder = await RunRecorder.open({ out, settings, completedSteps: progress.completedSteps });
   const save = async () => {
     await recorder.save();
@@ -74,17 +83,9 @@ export async function startRun(
     },
   });
   await clearLeftovers(out);
-  for (const note of notes) listener?.message?.(note);
-  const { createExecutor } = context;
-  const pruner = new Pruner({
-    trainer,
-    phases: timeline.pruning,
-    examples,
-    capacity: plan.capacity,
-    executors: { machine, workers: preparation.threads, createExecutor },
-    seed: settings.seed,
-    say: (text) => listener?.message?.(text),
-  });
+  const { refreshBytes } = pruner;
+  const memory = describeMemory({ trainer: trainer.needs, metaBytes: meta?.bufferBytes, refreshBytes });
+  for (const note of [firstNote, job.dataReport, memory, ...notes]) listener?.message?.(note);
   return {
     settings,
     listener,
@@ -154,11 +155,4 @@ function peakRateOf({ rateAt, totalSteps }: Timeline): number {
   let peak = Number.MIN_VALUE;
   for (let step = 0; step < totalSteps; step++) peak = Math.max(peak, rateAt(step).learningRate);
   return peak;
-}
-
-function describeMemory({ arenaBytes, parameterBytes, activationBytes }: TrainerNeeds): string {
-  return `memory: ${formatBytes(arenaBytes)}: ${
-    formatBytes(parameterBytes)
-  } for weights, gradients and optimiser, ` +
-    `${formatBytes(activationBytes)} for activations`;
 }
