@@ -12,7 +12,7 @@ import { openModel } from "../checkpoint/model_folder.ts";
 import { chooseThreads } from "../core/cores.ts";
 import { InputError } from "../core/errors.ts";
 import { ensureFolder, writeFileAtomic } from "../core/files.ts";
-import { parsePattern } from "../pruning/pattern.ts";
+import { parsePattern, patternForms } from "../pruning/pattern.ts";
 import { type BenchTrainFlags, runBenchTrain } from "./bench_train.ts";
 import {
   type Command,
@@ -40,7 +40,7 @@ export function benchCommand(): Command {
     .option("--sparsity <x>", "zeros of the synthetic model, in [0, 1) (default 0.9)", parseNumber)
     .option(
       "--pattern <name>",
-      "pattern of the synthetic model: unstructured, 4x1, 1x4, N:M, [r,c]",
+      `pattern of the synthetic model: ${patternForms}`,
       "unstructured",
     )
     .option("--quantize <type>", "int8: not available in this version")

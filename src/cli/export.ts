@@ -4,7 +4,7 @@
  */
 import { exportModel } from "../../mod.ts";
 import { InputError } from "../core/errors.ts";
-import { parsePattern } from "../pruning/pattern.ts";
+import { parsePattern, patternForms } from "../pruning/pattern.ts";
 import { type Command, jsonOnStandardOutput, makeCommand, runCommand, writeJson } from "./command.ts";
 
 /** The command with all its flags. */
@@ -17,7 +17,7 @@ export function exportCommand(): Command {
       "sparse (with onnx/model.onnx), safetensors, or onnx (with dense safetensors)",
       "sparse",
     )
-    .option("--pattern <name>", "pattern of the zeros, noted in the config", "unstructured")
+    .option("--pattern <name>", `pattern of the zeros, noted in the config: ${patternForms}`, "unstructured")
     .option("--quantize <type>", "int8 weights: not available in this version")
     .option("--overwrite", "replace the model in the output folder", false);
 }

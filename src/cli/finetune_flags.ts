@@ -8,6 +8,7 @@ import { metaModes } from "../finetune/meta/options.ts";
 import { trainableWith } from "../finetune/optimizer_options.ts";
 import { defaultBatchSize, finetuneDefaults, forecastingDefaults, taskNames } from "../finetune/options.ts";
 import { learningRateScheduleNames } from "../finetune/schedules/mod.ts";
+import { patternForms } from "../pruning/pattern.ts";
 import { type Command, makeCommand, parseList, parseNumber as number } from "./command.ts";
 
 const d = finetuneDefaults;
@@ -145,7 +146,7 @@ function addOptimizer(command: Command): void {
 function addPruning(command: Command): void {
   command
     .option("--sparsity <x>", "share of the encoder's linear weights to prune, in [0, 1)", number, d.sparsity)
-    .option("--pattern <name>", "unstructured, 4x1, 1x4, 2:4, n:m or [rows,columns]", d.pattern)
+    .option("--pattern <name>", patternForms, d.pattern)
     .option(
       "--pruning-method <name>",
       "magnitude, movement, soft-movement, obert or constant",

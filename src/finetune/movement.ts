@@ -1,8 +1,8 @@
 /**
  * Movement pruning in training: when scores begin and end, and how masks follow them.
  *
- * A phase calls `Trainer.beginMovement` at its first step, `movementRefresh` at each refresh, `trainer.movement.tell` before
- * each step, and `Trainer.endMovement` after the last refresh.
+ * `Pruner` calls `Trainer.beginMovement` at a phase's first step, `movementRefresh` at each refresh, `trainer.movement.tell`
+ * before each step, and `Trainer.endMovement` after the last refresh.
  * @module
  */
 import { InputError } from "../core/errors.ts";

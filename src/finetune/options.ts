@@ -5,6 +5,7 @@
 import type { BatchLimit } from "../data/batches.ts";
 import type { OptimizerName } from "../kernels/optimizer/optimizers.ts";
 import type { PruningScope } from "../pruning/method.ts";
+import type { PruningMethodName, PruningOptions } from "../pruning/options.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { MetaMode, MetaOptions } from "./meta/options.ts";
 import type { OptimizerOptions } from "./optimizer_options.ts";
@@ -20,29 +21,6 @@ export const taskNames: readonly TaskName[] = [
   "masked-lm",
   "forecasting",
 ];
-
-/** Name of a pruning method. */
-export type PruningMethodName = "magnitude" | "constant" | "movement" | "soft-movement" | "obert";
-
-/** Constants of pruning methods; each takes some of them. */
-export interface PruningOptions {
-  /** Movement: the learning rate of the scores. */
-  readonly scoreLearningRate?: number;
-  /** Soft movement: the factor on the mean of the scores' sigmoids at the end. */
-  readonly penalty?: number;
-  /** Soft movement: the scores' sigmoid below which weights are pruned in the end. */
-  readonly threshold?: number;
-  /** oBERT: gradients that the Fisher matrix is estimated from at each refresh. */
-  readonly gradients?: number;
-  /** oBERT: what is added to its diagonal. */
-  readonly dampening?: number;
-  /** oBERT: size of its blocks. */
-  readonly blockSize?: number;
-  /** oBERT: estimates in a refresh, each for a part of the way. */
-  readonly recomputations?: number;
-  /** oBERT: make up for the pruned weights of a block together, not one by one. */
-  readonly jointly?: boolean;
-}
 
 /** Settings of a run. Fractions of the run are of its optimiser steps. */
 export interface FinetuneSettings {

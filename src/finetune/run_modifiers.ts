@@ -4,11 +4,12 @@
  */
 import { InputError } from "../core/errors.ts";
 import { pathKind } from "../core/files.ts";
+import type { PruningMethodName, PruningOptions } from "../pruning/options.ts";
 import { type FlagOptions, modifiersOfFlags, overlay, type PruningFlags } from "../recipes/flags.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
 import { parseRecipe } from "../recipes/parse.ts";
 import { checkBesideRecipe } from "./beside_recipe.ts";
-import { defaultWarmupRatio, type FinetuneSettings, type PruningOptions } from "./options.ts";
+import { defaultWarmupRatio, type FinetuneSettings } from "./options.ts";
 import { takesWarmup } from "./schedules/mod.ts";
 
 /**
@@ -71,7 +72,7 @@ function warmupOf(
 }
 
 /** Constants that a pruning method takes. */
-const constantsOf: Readonly<Record<PruningFlags["method"], readonly (keyof PruningOptions)[]>> = {
+const constantsOf: Readonly<Record<PruningMethodName, readonly (keyof PruningOptions)[]>> = {
   "magnitude": [],
   "constant": [],
   "movement": ["scoreLearningRate"],

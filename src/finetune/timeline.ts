@@ -12,8 +12,6 @@ import { learningRatesOf, type Rates } from "./learning_rates.ts";
 import { type MetaMode, type MetaOptions, metaOptions } from "./meta/options.ts";
 import { type OptimizerOptions, optimizerSettingsOf } from "./optimizer_options.ts";
 
-export type { Rates } from "./learning_rates.ts";
-
 /** A run before its modifiers. */
 export interface TimelineRun extends PrunedRun {
   /** The rate where no modifier has set one yet. */

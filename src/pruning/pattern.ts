@@ -35,6 +35,11 @@ const aliases: Readonly<Record<string, Pattern>> = { block4: "1x4", tensorrt: "2
 /** A group of N:M has its weights in the bits of one word. */
 const largestGroup = 32;
 
+/** All that `parsePattern` takes, for help and messages. */
+export const patternForms =
+  `unstructured, 4x1, 1x4 (block4), [outputs,inputs] of a block such as [8,1], or N:M such as 2:4 (tensorrt) with ` +
+  `N < M ≤ ${largestGroup}`;
+
 /** The pattern of that name, by its canonical name. Throws InputError if there is none. */
 export function parsePattern(name: string): Pattern {
   if (Object.hasOwn(named, name)) return name as Pattern;
@@ -47,8 +52,7 @@ export function parsePattern(name: string): Pattern {
     return same ? same[0] as Pattern : `[${rows},${columns}]`;
   }
   throw new InputError(
-    `Unknown pruning pattern ${name}: wanted unstructured, 4x1, 1x4 (block4), [outputs,inputs] of a block such as [8,1], ` +
-      `or N:M such as 2:4 (tensorrt) with N < M ≤ ${largestGroup}`,
+    `Unknown pruning pattern ${name}: wanted ${patternForms}`,
   );
 }
 

@@ -3,6 +3,7 @@
  * @module
  */
 import { obertDefaults, type ObertOptions } from "../pruning/obert/options.ts";
+import type { PruningMethodName, PruningOptions } from "../pruning/options.ts";
 import { makeModifier, type Modifier, type ModifierName } from "./modifiers.ts";
 import { type RecipeValue, recipeValueOf } from "./values.ts";
 
@@ -42,10 +43,10 @@ export interface FlagSettings {
   };
 }
 
-/** Settings of pruning. */
-export interface PruningFlags {
+/** Settings of pruning. Constants that are absent have the defaults of `movementDefaults` and `obertDefaults`. */
+export interface PruningFlags extends PruningOptions {
   /** How weights are chosen. `constant` takes `targets` alone. */
-  readonly method: "magnitude" | "movement" | "soft-movement" | "obert" | "constant";
+  readonly method: PruningMethodName;
   /** Share of zeros in the end. */
   readonly sparsity: number;
   /** Share of zeros at the first refresh; default 0. */
@@ -62,18 +63,6 @@ export interface PruningFlags {
   readonly end: number;
   /** Refreshes between the two. */
   readonly refreshes: number;
-  /** Learning rate of the scores of movement pruning. */
-  readonly scoreLearningRate?: number;
-  /** Penalty of soft movement pruning. */
-  readonly penalty?: number;
-  /** Threshold of soft movement pruning. */
-  readonly threshold?: number;
-  /** Constants of `obert`; default `obertDefaults`, which are cheaper than the recipes' own. */
-  readonly gradients?: number;
-  readonly dampening?: number;
-  readonly blockSize?: number;
-  readonly recomputations?: number;
-  readonly jointly?: boolean;
 }
 
 /** Throws InputError for values that the modifiers refuse. */
