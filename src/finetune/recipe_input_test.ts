@@ -92,6 +92,20 @@ const lists: readonly [list: readonly string[], message: string | RegExp][] = [
     ", line 2: MovementPruningModifier: mask_type is 2:4 and soft is true: wanted single weights or blocks",
   ],
   [["!MovementPruningModifier {init_sparsity: 0.2, final_sparsity: 0.5}"], tooEarly(0.2, 0)],
+  [
+    [
+      `!MovementPruningModifier {${gradual}, end_epoch: 2, params: ["re:.*query"]}`,
+      `!MovementPruningModifier {${gradual}, start_epoch: 1, params: ["re:.*key"], soft: true}`,
+    ],
+    new RegExp(
+      ", line 3: MovementPruningModifier: it trains scores from step 6, and .*, line 2: MovementPruningModifier until step 12: " +
+        "wanted movement to one sparsity at a time$",
+    ),
+  ],
+  [
+    ['!MovementPruningModifier {init_sparsity: 0, final_sparsity: {0.5: ["re:.*key"], 0.7: ["re:.*query"]}}'],
+    /, line 2: MovementPruningModifier: it trains scores from step 0, and .* until step 23: wanted movement to one /,
+  ],
   [[`!MovementPruningModifier {${gradual}, inter_func: one-shot}`], tooEarly(0.5, 0)],
   [[`!MovementPruningModifier {${gradual}, start_epoch: 1, end_epoch: 1}`], tooEarly(0.5, 6)],
   [[`!GMPruningModifier {${gradual}, score_type: movement, start_epoch: 4}`], tooEarly(0.5, 23)],

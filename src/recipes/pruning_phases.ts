@@ -61,6 +61,10 @@ function isPruning(modifier: Modifier): modifier is PruningModifier {
   return modifier.modifier === "ConstantPruningModifier" || "final_sparsity" in modifier;
 }
 
+function isGradual(modifier: PruningModifier): modifier is GradualPruningModifier {
+  return modifier.modifier !== "ConstantPruningModifier";
+}
+
 function partsOf(modifier: PruningModifier, run: PrunedRun): Part[] {
   const { begin, end } = spanOf(modifier, run);
   const last = Math.max(0, stepsOf(run) - 1);
@@ -88,6 +92,15 @@ function checkApart(earlier: Part, later: Part): void {
   const isOver = earlier.modifier.modifier === "ConstantPruningModifier"
     ? earlier.end <= later.begin && earlier.begin < later.begin
     : earlier.end < later.begin;
+  if (
+    !isOver && [earlier, later].every(({ modifier }) => isGradual(modifier) && isMovement(methodOf(modifier)))
+  ) {
+    refuse(
+      later.modifier,
+      `it trains scores from step ${later.begin}, and ${earlier.modifier.place} until step ${earlier.end}`,
+      "movement to one sparsity at a time",
+    );
+  }
   const shared = isOver ? undefined : later.names.find((name) => earlier.names.includes(name));
   if (shared === undefined) return;
   refuse(
