@@ -42,11 +42,14 @@ async function run(command: Command): Promise<void> {
   await writeJson(flags.json, finetuneJson(result));
 }
 
-/** Prints what flags or recipe come to. */
+/** Prints what flags or recipe come to; what no optimiser has is refused rather than printed. */
 async function printRecipe(settings: FinetuneSettings): Promise<void> {
   const { modifiersOf } = await import("../finetune/run_modifiers.ts");
+  const { optimizerAskedFor } = await import("../finetune/timeline.ts");
   const { writeRecipe } = await import("../recipes/write.ts");
-  console.log(writeRecipe(await modifiersOf(settings)).trimEnd());
+  const modifiers = await modifiersOf(settings);
+  optimizerAskedFor(modifiers);
+  console.log(writeRecipe(modifiers).trimEnd());
 }
 
 /** Searches for a learning rate, and writes the chart beside where the run will be. */

@@ -1,10 +1,12 @@
 /** Flags beside a recipe: those it overrules are refused, those it needs or leaves room for are not. */
 import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
+import { TinyFolder } from "../finetune/tiny_run.ts";
 import { normaliseFlags } from "./command.ts";
 import { finetuneCommand } from "./finetune_flags.ts";
 import { settingsOf } from "./finetune_settings.ts";
 import { checkRecipeFlags } from "./recipe_flags.ts";
+import { runTask } from "./start_task.ts";
 
 async function check(recipe: string, ...flags: string[]): Promise<void> {
   const path = await Deno.makeTempFile({ suffix: ".yaml" });
@@ -64,4 +66,28 @@ Deno.test("every flag of finetune that a recipe may overrule is one of its flags
   const named = Array.from(source.matchAll(/"(--[a-z0-9-]+)"/g), ([, flag]) => flag);
   assert.ok(named.length > 20);
   for (const flag of named) assert.ok(known.includes(flag), flag);
+});
+
+Deno.test("finetune --print-recipe prints a recipe that prints itself, and nothing that could not run", async () => {
+  await using folder = await TinyFolder.create();
+  const flags = ["--optimizer", "metaadamw", "--meta-mode", "paper", "--pruning-method", "obert"];
+  const options = ["--meta-options", '{"updateEvery":7}', "--pruning-options", '{"jointly":true}'];
+  const print = (...args: string[]) => runTask("finetune", ["--print-recipe", ...args], { cwd: folder.path });
+  const { stdout, code } = await print(...flags, ...options);
+  assert.equal(code, 0);
+  for (const line of ["meta_mode: paper", "updateEvery: 7", "jointly: true", "num_grads: "]) {
+    assert.ok(stdout.includes(line), `${line} in ${stdout}`);
+  }
+  await folder.write("printed.yaml", stdout);
+  const before = folder.snapshot();
+  const [again, refused] = await Promise.all([
+    print("--recipe", "printed.yaml"),
+    print(...flags, "--meta-options", '{"heads":0}'),
+  ]);
+  assert.equal(again.stdout, stdout);
+  assert.deepEqual([refused.code, refused.stdout], [2, ""]);
+  assert.deepEqual(refused.errors, [
+    "lacuna finetune: the flags: OptimizerModifier: MetaAdamW's heads is 0: wanted a whole number of at least 1",
+  ]);
+  assert.deepEqual(folder.snapshot(), before);
 });

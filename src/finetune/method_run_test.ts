@@ -6,7 +6,7 @@ import { blockShape, type Pattern, weightGroup } from "../pruning/pattern.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { resumesAt, TinyFolder } from "./tiny_run.ts";
 
-const fisher = { gradients: 4, blockSize: 16, recomputations: 2 };
+const fisher = { gradients: 4, blockSize: 16 };
 const movement = { pruningMethod: "movement", pruningOptions: { scoreLearningRate: 0.1 } } as const;
 const obert = { pruningMethod: "obert", pruningOptions: fisher } as const;
 const softMovement = {
@@ -93,7 +93,11 @@ const stopped: readonly [string, Partial<FinetuneSettings>, number][] = [
   ["movement, while it prunes", { ...movement, pattern: "4x1" }, 6],
   ["movement, after its end", { ...movement, scope: "global" }, 10],
   ["soft movement, while it prunes", softMovement, 6],
-  ["oBERT, while it prunes", { ...obert, scope: "global" }, 6],
+  [
+    "oBERT, while it prunes",
+    { ...obert, pruningOptions: { ...fisher, recomputations: 2 }, scope: "global" },
+    6,
+  ],
   ["magnitude of groups, while it prunes", { pattern: "2:4", sparsity: 0.5 }, 6],
 ];
 
@@ -105,7 +109,7 @@ for (const [name, settings, step] of stopped) {
 }
 
 const constants = [
-  [obert, { jointly: true }, { gradients: 5 }, { dampening: 1e-3 }, { blockSize: 8 }, { recomputations: 1 }],
+  [obert, { jointly: true }, { gradients: 5 }, { dampening: 1e-3 }, { blockSize: 8 }, { recomputations: 2 }],
   [softMovement, { scoreLearningRate: 0.1 }, { penalty: 0 }, { threshold: 0.3 }],
 ] as const;
 
