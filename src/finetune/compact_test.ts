@@ -4,15 +4,14 @@ import { presetConfig } from "../../models/presets.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import type { EncodedExample } from "../data/batches.ts";
 import { availableMachines, type Machine, selectMachine } from "../machines/mod.ts";
-import { InlineExecutor } from "../plan/executor.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { pruningSchedule } from "../pruning/schedule.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
 import { allPrunable } from "../pruning/targets.ts";
 import { refreshMasks } from "./prune.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer } from "./trainer.ts";
-import type { TrainerOptions } from "./trainer_needs.ts";
+import { type TinyOptions, tinyTrainer } from "./tiny_trainer.ts";
+import type { Trainer } from "./trainer.ts";
 
 /** Rows of the head that are no multiple of 4, and a word table that is updated lazily. */
 const config = {
@@ -32,31 +31,10 @@ function batches(count: number): EncodedExample[][] {
     }));
 }
 
-async function makeTrainer(
-  options: Partial<TrainerOptions<EncodedExample>> = {},
-): Promise<Trainer<EncodedExample>> {
-  const trainer = await Trainer.create({
-    model: classifier(config),
-    machine: selectMachine(),
-    workers: 2,
-    createExecutor: ({ machine, threads, arena }) => {
-      // Poison: whatever is read before it is written shows as NaN.
-      new Uint32Array(arena.memory.buffer).fill(0x7fc0dead);
-      return Promise.resolve(new InlineExecutor(machine, threads, arena));
-    },
-    maximumSequences: 5,
-    maximumTokens: 80,
-    seed: 1,
-    optimizer: { name: "adamw", beta1: 0.9, beta2: 0.999, epsilon: 1e-6, amsgrad: false },
-    maximumNorm: 1,
-    ...options,
-  });
-  trainer.weights.fill(0);
-  for (const state of trainer.states.values()) state.fill(0);
-  trainer.gradients.fill(0);
-  trainer.initialise();
-  return trainer;
-}
+const optimizer = { name: "adamw", beta1: 0.9, beta2: 0.999, epsilon: 1e-6, amsgrad: false } as const;
+
+const makeTrainer = (options: TinyOptions<EncodedExample> = {}) =>
+  tinyTrainer(classifier(config), { optimizer, ...options });
 
 const refresh = (
   trainer: Trainer<EncodedExample>,
@@ -75,7 +53,7 @@ const refresh = (
 async function train(
   pattern: Pattern,
   machine: Machine,
-  { steps, ...options }: Partial<TrainerOptions<EncodedExample>> & { readonly steps: number },
+  { steps, ...options }: TinyOptions<EncodedExample> & { readonly steps: number },
 ) {
   const trainer = await makeTrainer({ machine, pattern, ...options });
   try {

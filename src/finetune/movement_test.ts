@@ -1,61 +1,23 @@
 import assert from "node:assert/strict";
-import { presetConfig } from "../../models/presets.ts";
 import { poolFactory } from "../../workers/pool.ts";
 import { InputError } from "../core/errors.ts";
-import { randomKey, RandomStream } from "../core/random.ts";
 import type { EncodedExample } from "../data/batches.ts";
 import { optimizerDefaults } from "../kernels/optimizer/optimizers.ts";
-import { selectMachine } from "../machines/mod.ts";
-import { InlineExecutor } from "../plan/executor.ts";
 import { hasBit } from "../pruning/bitset.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { movementRefresh } from "./movement.ts";
 import { matricesOf } from "./prune.ts";
 import { loadState, noStages, saveState } from "./state.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer } from "./trainer.ts";
-import type { TrainerOptions } from "./trainer_needs.ts";
+import { tinyClassifierConfig, tinyExamples, type TinyOptions, tinyTrainer } from "./tiny_trainer.ts";
+import type { Trainer } from "./trainer.ts";
 
-const config = {
-  ...presetConfig("bert-tiny", { vocabularySize: 50, maximumPositions: 16, labels: ["a", "b", "c"] }),
-  ...{ hiddenSize: 16, heads: 2, intermediateSize: 32, layers: 1, initializerRange: 0.2 },
-  ...{ hiddenDropout: 0, attentionDropout: 0, classifierDropout: 0 },
-};
+const config = tinyClassifierConfig(1);
 
 const told = { learningRate: 1e-3, weightDecay: 0.01 };
 
-function examples(count: number): EncodedExample[] {
-  const random = new RandomStream(randomKey(3, "examples"));
-  return Array.from({ length: count }, () => {
-    const ids = Int32Array.from({ length: 2 + random.below(8) }, () => 1 + random.below(49));
-    return { ids, typeIds: new Uint8Array(ids.length), label: ids[0] % 3 };
-  });
-}
-
-async function makeTrainer(
-  options: Partial<TrainerOptions<EncodedExample>> = {},
-): Promise<Trainer<EncodedExample>> {
-  const trainer = await Trainer.create({
-    model: classifier(config),
-    machine: selectMachine(),
-    workers: 2,
-    createExecutor: ({ machine, threads, arena }) => {
-      // Poison: whatever is read before it is written shows as NaN.
-      new Uint32Array(arena.memory.buffer).fill(0x7fc0dead);
-      return Promise.resolve(new InlineExecutor(machine, threads, arena));
-    },
-    maximumSequences: 8,
-    maximumTokens: 80,
-    seed: 1,
-    optimizer: optimizerDefaults("adamw"),
-    scoreOptimizer: optimizerDefaults("adamw"),
-    maximumNorm: 1,
-    ...options,
-  });
-  for (const array of [trainer.weights, ...trainer.states.values(), trainer.gradients]) array.fill(0);
-  trainer.initialise();
-  return trainer;
-}
+const makeTrainer = (options: TinyOptions<EncodedExample> = {}) =>
+  tinyTrainer(classifier(config), { scoreOptimizer: optimizerDefaults("adamw"), ...options });
 
 const namesOf = (trainer: Trainer<EncodedExample>) => matricesOf(trainer).map(({ name }) => name);
 
@@ -65,7 +27,7 @@ const begin = (trainer: Trainer<EncodedExample>, isSoft = false) =>
 async function take(trainer: Trainer<EncodedExample>, from: number, to: number): Promise<void> {
   for (let step = from; step <= to; step++) {
     trainer.movement!.tell({ learningRate: 1e-2 });
-    await trainer.step([examples(8)], step, told);
+    await trainer.step([tinyExamples(8)], step, told);
   }
 }
 
@@ -94,11 +56,11 @@ Deno.test("scores take the step of their optimiser with the gradient of all weig
     const { scores } = Object.fromEntries(trainer.movement!.arrays);
     const before = scores.slice();
     const { all, dormant } = weightsOf(trainer);
-    await trainer.gradient(examples(8));
+    await trainer.gradient(tinyExamples(8));
     const gradients = trainer.gradients.slice();
     trainer.movement!.tell({ learningRate: 0.5 });
     await trainer.step(
-      accumulates ? [examples(8).slice(0, 3), examples(8).slice(3)] : [examples(8)],
+      accumulates ? [tinyExamples(8).slice(0, 3), tinyExamples(8).slice(3)] : [tinyExamples(8)],
       4,
       told,
     );
@@ -120,10 +82,10 @@ Deno.test("the penalty adds its own gradient to the scores'", async () => {
   await begin(trainer, true);
   const scores = trainer.movement!.arrays.get("scores")!;
   scores.fill(0.7);
-  await trainer.gradient(examples(8));
+  await trainer.gradient(tinyExamples(8));
   const [gradients, weights] = [trainer.gradients.slice(), trainer.weights.slice()];
   trainer.movement!.tell({ learningRate: 1, penalty: 30 });
-  await trainer.step([examples(8)], 1, told);
+  await trainer.step([tinyExamples(8)], 1, told);
   const sigmoid = 1 / (1 + Math.exp(-0.7));
   const matrices = matricesOf(trainer);
   for (const { name, values: { length } } of matrices) {
@@ -175,7 +137,7 @@ Deno.test("a threshold prunes what the penalty pulls below it", async () => {
   for (let step = 1; step <= 60; step++) {
     const threshold = 0.1 + 0.006 * step;
     trainer.movement!.tell({ learningRate: 0.05, penalty: 1000 * threshold });
-    await trainer.step([examples(8)], step, told);
+    await trainer.step([tinyExamples(8)], step, told);
     if (step % 20 === 0) sparsities.push(await movementRefresh(trainer, "unstructured", { threshold }));
   }
   assert.ok(sparsities[0] < sparsities.at(-1)!, `${sparsities}`);
@@ -193,7 +155,7 @@ Deno.test("matrices run dense while scores are trained, and sparse after; what s
   await trainer.endMovement();
   assert.equal(trainer.movement!.activity, undefined);
   const mask = trainer.mask.slice();
-  await trainer.step([examples(8)], 5, told);
+  await trainer.step([tinyExamples(8)], 5, told);
   assert.ok(trainer.sparseMatrices > 0);
   await trainer.settle();
   assert.deepEqual(trainer.mask, mask);
@@ -261,7 +223,7 @@ Deno.test("movement refuses to prune by scores that were never trained, and N:M 
       "Cannot prune to 0.5 by movement at its first step: no score is trained yet, wanted an initial value of 0",
     ),
   );
-  await assert.rejects(trainer.step([examples(8)], 1, told), /the scores' learning rate was not told/);
+  await assert.rejects(trainer.step([tinyExamples(8)], 1, told), /the scores' learning rate was not told/);
   await take(trainer, 1, 1);
   await assert.rejects(
     movementRefresh(trainer, "2:4" satisfies Pattern, { threshold: 0.1 }),

@@ -12,7 +12,7 @@ import { Session } from "../infer/session.ts";
 import { selectMachine } from "../machines/mod.ts";
 import { type ExecutorFactory, InlineExecutor } from "../plan/executor.ts";
 import { classifier } from "./tasks/classification.ts";
-import { tinyTrainer, trainSteps } from "./tasks/tiny_trainer.ts";
+import { tinyTrainer, trainSteps } from "./tiny_trainer.ts";
 import { askTrainer, loadTeacher, saveTeacher, type TeacherListener, TeacherLogits } from "./teacher.ts";
 import { askModel, openTeacher, type Student } from "./teacher_model.ts";
 import { tinyConfigJson, TinyFolder, tinyRows } from "./tiny_run.ts";
@@ -66,7 +66,7 @@ Deno.test("askTrainer gives the logits that the model in training has now, and c
   await using folder = await TinyFolder.create();
   const { examples } = await studentOf(await folder.writeModel("teacher"));
   const config = parseBertConfig({ ...tinyConfigJson, vocab_size: 100, ...named(...labels) }, "tiny");
-  const trainer = await tinyTrainer(classifier(config), { sequences: 16, tokens: 400 });
+  const trainer = await tinyTrainer(classifier(config), { maximumSequences: 16, maximumTokens: 400 });
   await trainSteps(trainer, [Array.from({ length: 16 }, (_, i) => examples.at(i))], 3, 0.01);
   await trainer.settle();
   const weights = trainer.weights.slice();

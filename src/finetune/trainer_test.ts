@@ -1,54 +1,16 @@
 /** What the trainer can do besides AdamW on one batch: other optimisers, groups, sums of gradients, gradients alone. */
 import assert from "node:assert/strict";
-import { presetConfig } from "../../models/presets.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import type { EncodedExample } from "../data/batches.ts";
 import { optimizerDefaults, optimizerNames } from "../kernels/optimizer/optimizers.ts";
-import { selectMachine } from "../machines/mod.ts";
-import { InlineExecutor } from "../plan/executor.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer } from "./trainer.ts";
-import type { TrainerOptions } from "./trainer_needs.ts";
+import { tinyClassifierConfig, tinyExamples, type TinyOptions, tinyTrainer } from "./tiny_trainer.ts";
 
-const config = {
-  ...presetConfig("bert-tiny", { vocabularySize: 50, maximumPositions: 16, labels: ["a", "b", "c"] }),
-  ...{ hiddenSize: 16, heads: 2, intermediateSize: 32, layers: 2, initializerRange: 0.2 },
-  ...{ hiddenDropout: 0, attentionDropout: 0, classifierDropout: 0 },
-};
+const config = tinyClassifierConfig(2);
 
 const told = { learningRate: 1e-2, weightDecay: 0.01 };
 
-function examples(count: number): EncodedExample[] {
-  const random = new RandomStream(randomKey(3, "examples"));
-  return Array.from({ length: count }, () => {
-    const ids = Int32Array.from({ length: 2 + random.below(8) }, () => 1 + random.below(49));
-    return { ids, typeIds: new Uint8Array(ids.length), label: ids[0] % 3 };
-  });
-}
-
-async function makeTrainer(
-  options: Partial<TrainerOptions<EncodedExample>> = {},
-): Promise<Trainer<EncodedExample>> {
-  const trainer = await Trainer.create({
-    model: classifier(config),
-    machine: selectMachine(),
-    workers: 2,
-    createExecutor: ({ machine, threads, arena }) => {
-      // Poison: whatever is read before it is written shows as NaN.
-      new Uint32Array(arena.memory.buffer).fill(0x7fc0dead);
-      return Promise.resolve(new InlineExecutor(machine, threads, arena));
-    },
-    maximumSequences: 8,
-    maximumTokens: 80,
-    seed: 1,
-    optimizer: optimizerDefaults("adamw"),
-    maximumNorm: 1,
-    ...options,
-  });
-  for (const array of [trainer.weights, ...trainer.states.values(), trainer.gradients]) array.fill(0);
-  trainer.initialise();
-  return trainer;
-}
+const makeTrainer = (options: TinyOptions<EncodedExample> = {}) => tinyTrainer(classifier(config), options);
 
 const largestDifference = (a: Float32Array, b: Float32Array) =>
   a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i])), 0);
@@ -56,7 +18,7 @@ const largestDifference = (a: Float32Array, b: Float32Array) =>
 for (const name of optimizerNames) {
   Deno.test(`Trainer learns with ${name}, and takes the step of its reference`, async () => {
     const trainer = await makeTrainer({ optimizer: optimizerDefaults(name), maximumNorm: 0 });
-    const batch = examples(8);
+    const batch = tinyExamples(8);
     const group = { learningRate: name === "sgd" ? 0.5 : 5e-3, weightDecay: 0 };
     const losses: number[] = [];
     for (let step = 1; step <= 30; step++) {
@@ -75,7 +37,7 @@ for (const name of optimizerNames) {
 }
 
 Deno.test("Trainer makes one step of several batches, as of all their sequences together", async () => {
-  const all = examples(8);
+  const all = tinyExamples(8);
   // Not AdamW: it makes steps of one size of gradients that are zero but for rounding.
   const optimizer = { ...optimizerDefaults("sgd"), momentum: 0.9 } as const;
   const whole = await makeTrainer({ optimizer });
@@ -95,7 +57,7 @@ Deno.test("Trainer makes one step of several batches, as of all their sequences 
 
 Deno.test("Trainer.gradient leaves the gradients of all weights and changes none", async () => {
   const trainer = await makeTrainer({ maximumNorm: 0, optimizer: optimizerDefaults("sgd") });
-  const batch = examples(8);
+  const batch = tinyExamples(8);
   // Half of the prunable weights are masked: their gradient is wanted all the same.
   trainer.mask.fill(0x0f0f0f0f);
   trainer.applyMask();
@@ -137,7 +99,7 @@ Deno.test("Trainer leaves frozen parameters alone, and gives lower layers a lowe
     groups: { frozen, layerDecay: 0.5 },
   });
   const before = trainer.weights.slice();
-  await trainer.step([examples(8)], 1, { learningRate: 0.1, weightDecay: 0 });
+  await trainer.step([tinyExamples(8)], 1, { learningRate: 0.1, weightDecay: 0 });
   const { gradients, weights, layout } = trainer;
   for (const { name, offset, length } of layout.slots) {
     const factor = frozen.has(name) ? 0 : name.includes("layer.1.") ? 0.5 : 1;
@@ -155,7 +117,7 @@ Deno.test("Trainer leaves frozen parameters alone, and gives lower layers a lowe
 
 Deno.test("Trainer takes factors for each group", async () => {
   const [plain, halved] = [await makeTrainer(), await makeTrainer()];
-  const batch = examples(8);
+  const batch = tinyExamples(8);
   const factors = halved.groups.map(() => ({ learningRate: 0.5, weightDecay: 2 }));
   await plain.step([batch], 1, { learningRate: 0.5 * told.learningRate, weightDecay: 2 * told.weightDecay });
   await halved.step([batch], 1, { ...told, factors });

@@ -5,7 +5,7 @@ import { availableMachines } from "../../machines/mod.ts";
 import { usualTile } from "../../plan/plan.ts";
 import { evaluateForecasts, forecaster } from "./forecasting.ts";
 import { checkModelGradients } from "./gradient_check.ts";
-import { tinyTrainer, trainSteps } from "./tiny_trainer.ts";
+import { tinyTrainer, trainSteps } from "../tiny_trainer.ts";
 
 const shape = { inputLength: 8, horizon: 3, variables: ["wave", "slope"], targets: ["slope", "wave"] };
 const config = forecasterConfig(shape, {
@@ -46,7 +46,7 @@ Deno.test("a tiny forecaster learns a wave and a saw tooth, alike for any worker
   const weights: Float32Array[] = [];
   for (const workers of [1, 3]) {
     const model = forecaster(config, usualTile(availableMachines()[0].lanes));
-    const trainer = await tinyTrainer(model, { sequences: 36, tokens: 36 * 8, workers });
+    const trainer = await tinyTrainer(model, { maximumSequences: 36, maximumTokens: 36 * 8, workers });
     const losses = await trainSteps(trainer, batches, 60, 1e-2);
     assert.ok(losses[0] > 0.5 && losses.at(-1)! < losses[0] / 4, `${losses[0]} to ${losses.at(-1)}`);
     const limit = { sequences: 36, tokens: Infinity };

@@ -7,7 +7,7 @@ import { encodedSetOf } from "../../data/encoded_set.ts";
 import { encodedExamples } from "../../data/example_set.ts";
 import { checkModelGradients } from "./gradient_check.ts";
 import { evaluateMaskedLm, maskedLanguageModel } from "./masked_lm.ts";
-import { tinyTrainer, trainSteps } from "./tiny_trainer.ts";
+import { tinyTrainer, trainSteps } from "../tiny_trainer.ts";
 
 const vocabularySize = 19;
 const rule = { maskId: 4, vocabularySize, before: 1, after: 1 };
@@ -76,7 +76,7 @@ Deno.test("a tiny masked language model learns words that their context gives aw
   const weights: Float32Array[] = [];
   for (const workers of [2, 3]) {
     const model = maskedLanguageModel(config, rule);
-    const trainer = await tinyTrainer(model, { sequences: 16, tokens: 240, workers });
+    const trainer = await tinyTrainer(model, { maximumSequences: 16, maximumTokens: 240, workers });
     const before = await evaluateMaskedLm(trainer, evaluation, limit, rule);
     const losses = await trainSteps(trainer, batches, 60, 1e-2);
     const after = await evaluateMaskedLm(trainer, evaluation, limit, rule);

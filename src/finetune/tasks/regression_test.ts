@@ -5,7 +5,7 @@ import { encodedSetOf } from "../../data/encoded_set.ts";
 import { encodedExamples } from "../../data/example_set.ts";
 import { checkModelGradients } from "./gradient_check.ts";
 import { evaluateRegression, regressor } from "./regression.ts";
-import { tinyTrainer, trainSteps } from "./tiny_trainer.ts";
+import { tinyTrainer, trainSteps } from "../tiny_trainer.ts";
 
 const config = presetConfig("bert-tiny", {
   vocabularySize: 20,
@@ -41,7 +41,7 @@ Deno.test("a tiny regressor learns scores, and its evaluation agrees with its lo
   const train = scoredSet(96, 1);
   const evaluation = scoredSet(48, 2);
   const limit = { sequences: 32, tokens: Infinity };
-  const trainer = await tinyTrainer(regressor(config), { sequences: 32, tokens: 320 });
+  const trainer = await tinyTrainer(regressor(config), { maximumSequences: 32, maximumTokens: 320 });
   const batches = [0, 1, 2].map((batch) => Array.from({ length: 32 }, (_, i) => train.at(32 * batch + i)));
   const losses = await trainSteps(trainer, batches, 90, 5e-3);
   assert.ok(losses.at(-1)! < losses[0] / 4, `${losses[0]} to ${losses.at(-1)}`);

@@ -16,7 +16,7 @@ import type { ClassifierLossOptions } from "./classification.ts";
 import { forecastingTask } from "./forecasting_task.ts";
 import { type TextTaskName, textTasks } from "./mod.ts";
 import type { FinetuneTask } from "./task.ts";
-import { tinyTrainer, trainSteps } from "./tiny_trainer.ts";
+import { tinyTrainer, trainSteps } from "../tiny_trainer.ts";
 
 const limit = { sequences: 16, tokens: Infinity };
 
@@ -24,7 +24,7 @@ const limit = { sequences: 16, tokens: Infinity };
 async function trained<Example>(task: FinetuneTask<Example>) {
   const examples = Math.min(48, task.train.lengths.length);
   const longest = Math.max(...Array.from(task.train.lengths), ...Array.from(task.evaluation.lengths));
-  const trainer = await tinyTrainer(task.model, { sequences: 16, tokens: 16 * longest });
+  const trainer = await tinyTrainer(task.model, { maximumSequences: 16, maximumTokens: 16 * longest });
   const before = await task.evaluate(trainer, limit);
   const spread = (example: number) => (31 * example) % task.train.lengths.length;
   const batches = Array.from(
