@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { finetune, type FinetuneSettings } from "../../mod.ts";
 import { writeRecipe } from "../recipes/write.ts";
 import { modifiersOf } from "./run_modifiers.ts";
-import { resumesAt, TinyFolder } from "./tiny_run.ts";
+import { interruptAt, refuses, resumesAt, TinyFolder } from "./tiny_run.ts";
 
 const recipes = new URL("../../models/recipes/", import.meta.url);
 
@@ -170,6 +170,22 @@ modifiers:
   });
   assert.deepEqual([steps, sparsity.overall], [12, 0.5]);
   assert.deepEqual([9, 10].map((step) => sparsities.get(step)), [0, 0.5]);
+});
+
+Deno.test("a run goes on with its recipe from another file, and with no other recipe", async () => {
+  await using folder = await TinyFolder.create();
+  const write = (name: string, every: number) =>
+    folder.write(
+      name,
+      `modifiers:\n  - !OptimizerModifier {optimizer: metaadamw, meta_options: {updateEvery: ${every}}}\n`,
+    );
+  const settings = folder.settings({ recipe: await write("r.yaml", 2), evaluation: undefined, epochs: 2 });
+  const expected = await resultOf(folder, { ...settings, out: folder.at("whole") });
+  await interruptAt(settings, 4);
+  const changed = { ...settings, resume: true, recipe: await write("changed.yaml", 3) };
+  await refuses(folder, changed, /^Cannot resume \/out: recipe was [0-9a-f]{12} and is [0-9a-f]{12} now$/);
+  const moved = { ...settings, resume: true, recipe: await write("moved.yaml", 2) };
+  assert.deepEqual(await resultOf(folder, moved), expected);
 });
 
 /** Shipped recipes, with how many epochs they are to take. */
