@@ -2,12 +2,14 @@
  * The one list of what runs on the GPU. Loaded only when a GPU is used.
  * @module
  */
+import { dropoutShaders } from "../kernels/dropout/wgsl.ts";
 import { geluGradientShaders, geluShaders } from "../kernels/gelu/wgsl.ts";
 import type { ShaderLowering } from "../kernels/shader.ts";
 
 // Each operation reads its own attributes only.
 // deno-lint-ignore no-explicit-any
 const all: readonly ShaderLowering<any>[] = [
+  dropoutShaders,
   geluShaders,
   geluGradientShaders,
 ];

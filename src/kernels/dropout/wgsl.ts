@@ -1,0 +1,75 @@
+/**
+ * Dropout on the GPU, and the random generator in WGSL for whoever drops: the same bits as on the CPU.
+ * @module
+ */
+import { elementCount } from "../../graph/graph.ts";
+import { defineLowering, linearGrid, type Shader, uniformWords, wholeRange } from "../shader.ts";
+import { dropThreshold, streamWord } from "./emit_random.ts";
+import { dropout } from "./operation.ts";
+import type { DropoutAttributes } from "./reference.ts";
+
+/**
+ * `mix32` and `randomBits` of `src/core/random.ts` for four indices at once, and the decision of `isKept`:
+ * `fn isKept(index: vec4u, key: vec2u, threshold: u32) -> vec4<bool>`, where key is (seed[0] ^ streamWord, seed[1]).
+ */
+export const dropFunctions = `
+fn mix32(value: vec4u) -> vec4u {
+  var x = value;
+  x ^= x >> vec4u(16u);
+  x *= 0x7feb352du;
+  x ^= x >> vec4u(15u);
+  x *= 0x846ca68bu;
+  return x ^ (x >> vec4u(16u));
+}
+fn randomBits(key: vec2u, index: vec4u) -> vec4u {
+  return mix32(mix32(index ^ vec4u(key.x)) + key.y);
+}
+fn isKept(index: vec4u, key: vec2u, threshold: u32) -> vec4<bool> {
+  return (randomBits(key, index) >> vec4u(8u)) >= vec4u(threshold);
+}`;
+
+/** Members of a uniform block: what `dropWords` gives. */
+export const dropMembers = "streamWord: u32, threshold: u32, keepScale: f32";
+
+/** The values of `dropMembers`, for `uniformWords`. */
+export function dropWords({ rate, stream }: DropoutAttributes): [number, number, { f32: number }] {
+  return [streamWord(stream), dropThreshold(rate), { f32: 1 / (1 - rate) }];
+}
+
+const workgroupSize = 256;
+
+/** As a column's features are neighbours, the random index of an element is its place. An invocation makes four elements. */
+const shader: Shader = {
+  key: "dropout_f32",
+  bindings: ["read", "read", "write", "uniform"],
+  code: `${dropFunctions}
+struct Sizes { vectors: u32, groupsX: u32, ${dropMembers} }
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> seed: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(3) var<uniform> sizes: Sizes;
+@compute @workgroup_size(${workgroupSize})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * sizes.groupsX + group.x) * ${workgroupSize}u + lane;
+  if (i >= sizes.vectors) { return; }
+  let key = vec2u(seed[0] ^ sizes.streamWord, seed[1]);
+  let kept = isKept(4u * i + vec4u(0u, 1u, 2u, 3u), key, sizes.threshold);
+  y[i] = select(vec4f(), x[i] * sizes.keepScale, kept);
+}`,
+};
+
+/** y = kept ? x / (1 − rate) : 0. */
+export const dropoutShaders = defineLowering({
+  operation: dropout,
+  lower({ attributes, inputs: [x, seed], outputs: [y], target }) {
+    // Columns come in multiples of 4 at the least, and so do elements.
+    const vectors = elementCount(y.type) / 4;
+    const workgroups = linearGrid(Math.ceil(vectors / workgroupSize), target);
+    return [{
+      shader,
+      ranges: [x, seed, y].map((operand) => wholeRange(operand!, "dropout")),
+      uniforms: uniformWords(vectors, workgroups[0], ...dropWords(attributes)),
+      workgroups,
+    }];
+  },
+});
