@@ -1,5 +1,5 @@
 /**
- * Pruning during training: when the masks are renewed, and how.
+ * Renewing masks that follow from the weights alone: by their magnitudes, or the zeros that are there. `pruner.ts` says when.
  * @module
  */
 import { bitsetWords } from "../pruning/bitset.ts";

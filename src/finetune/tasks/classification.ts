@@ -4,9 +4,12 @@
  */
 import { bertInputs, buildBert, lossInputs } from "../../../models/bert.ts";
 import type { BertConfig } from "../../../models/config.ts";
-import { type EncodedExample, packBatch } from "../../data/batches.ts";
+import { type BatchLimit, type EncodedExample, evaluationBatches, packBatch } from "../../data/batches.ts";
+import type { ExampleSet } from "../../data/example_set.ts";
+import { ConfusionMatrix, type Evaluation, predictedClass } from "../../evaluate/metrics.ts";
 import { initialiseParameter } from "../parameters.ts";
 import type { Teaching } from "../teaching.ts";
+import type { Trainer } from "../trainer.ts";
 import {
   indexView,
   type InputArray,
@@ -60,6 +63,27 @@ export function classifier(
         padTokenId: config.padTokenId,
       }),
   };
+}
+
+/** Loss and metrics of a classifier on a set, all of its classes in the model's order. */
+export async function evaluateClassifier(
+  trainer: Trainer<EncodedExample>,
+  set: ExampleSet<EncodedExample>,
+  limit: BatchLimit,
+  classes: number,
+): Promise<Evaluation> {
+  const confusion = new ConfusionMatrix(classes);
+  let lossSum = 0;
+  for (const indices of evaluationBatches(set.lengths, limit)) {
+    const batch = Array.from(indices, set.at);
+    const { loss, outputs } = await trainer.evaluate(batch);
+    const { values, stride } = outputs.get("logits")!;
+    lossSum += loss * batch.length;
+    batch.forEach(({ label }, column) =>
+      confusion.add(label, predictedClass(values, stride, column, classes))
+    );
+  }
+  return confusion.evaluation(lossSum);
 }
 
 /** Lessons, and the tile of the machine on which they are learned (`usualTile`). */

@@ -16,9 +16,8 @@ import { encodedExamples, type NumberedExample } from "../../data/example_set.ts
 import { maskingRule } from "../../data/masking.ts";
 import type { DataKind, EncodedData } from "../../data/reader.ts";
 import type { Tokenizer } from "../../data/tokenizer.ts";
-import { evaluateOn } from "../evaluate.ts";
 import type { TaskName } from "../options.ts";
-import { classifier, type ClassifierLossOptions } from "./classification.ts";
+import { classifier, type ClassifierLossOptions, evaluateClassifier } from "./classification.ts";
 import { evaluateMaskedLm, maskedLanguageModel } from "./masked_lm.ts";
 import { evaluateRegression, regressor } from "./regression.ts";
 import type { FinetuneTask } from "./task.ts";
@@ -62,12 +61,15 @@ export const textTasks: Readonly<Record<TextTaskName, TextTask>> = {
     data: "classes",
     head: "classifier",
     configJson: bertConfigJson,
-    learn: (data, config, _tokenizer, loss) => ({
-      model: classifier(config, loss),
-      train: encodedExamples(data.train),
-      evaluation: encodedExamples(data.evaluation),
-      evaluate: (trainer, limit) => evaluateOn(trainer, data.evaluation, limit, config.labels.length),
-    }),
+    learn(data, config, _tokenizer, loss) {
+      const evaluation = encodedExamples(data.evaluation);
+      return {
+        model: classifier(config, loss),
+        train: encodedExamples(data.train),
+        evaluation,
+        evaluate: (trainer, limit) => evaluateClassifier(trainer, evaluation, limit, config.labels.length),
+      };
+    },
   },
   "regression": {
     data: "scores",
