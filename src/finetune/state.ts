@@ -133,9 +133,7 @@ export async function loadState(
       } now`,
     );
   }
-  // Runs begun before stages were told apart have none.
-  const { stages = noStages(), ...rest } = parse<Partial<RunProgress>>(file.metadata.progress, path);
-  const progress = { ...rest, stages } as RunProgress;
+  const progress = parse<RunProgress>(file.metadata.progress, path);
   const { movement } = file.metadata;
   if (movement) {
     const { names, isSoft, steps } = parse<MovementActivity>(movement, path);

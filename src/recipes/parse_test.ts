@@ -203,8 +203,8 @@ Deno.test("parseRecipe refuses with one line: where, what was found, what was wa
     ],
     [
       gradual("mask_type: 9:4"),
-      'r.yaml, line 5: GMPruningModifier: mask_type is "9:4": wanted unstructured, block4 (1x4), ' +
-      "4x1, N:M such as 2:4, or [outputs, inputs]",
+      'r.yaml, line 5: GMPruningModifier: mask_type is "9:4": wanted unstructured, 4x1, 1x4 (block4), ' +
+      "[outputs,inputs] of a block such as [8,1], or N:M such as 2:4 (tensorrt) with N < M ≤ 32",
     ],
     [
       gradual("mask_type: 2:4"),

@@ -3,7 +3,8 @@
  * @module
  */
 import { showValue } from "../core/json.ts";
-import { parsePattern } from "../pruning/pattern.ts";
+import { nameMatcher } from "../core/name_pattern.ts";
+import { parsePattern, patternForms } from "../pruning/pattern.ts";
 import { allPrunable } from "../pruning/targets.ts";
 
 /** What a field or a variable can hold. The keys of a map are kept as text: `0.8` in `final_sparsity: {0.8: […]}`. */
@@ -124,10 +125,9 @@ export const params: Kind<readonly string[]> = kind(
 
 function isParam(value: RecipeValue): boolean {
   if (typeof value !== "string" || value === "") return false;
-  if (!value.startsWith("re:")) return true;
   try {
-    new RegExp(value.slice(3));
-    return value.length > 3;
+    nameMatcher(value, "params");
+    return value !== "re:";
   } catch {
     return false;
   }
@@ -151,7 +151,7 @@ export const finalSparsity: Kind<number | ReadonlyMap<number, readonly string[]>
 
 /** A name that `parsePattern` knows; `[r, c]`, r outputs × c inputs, may be a list. */
 export const maskType: Kind<string> = kind(
-  "unstructured, block4 (1x4), 4x1, N:M such as 2:4, or [outputs, inputs]",
+  patternForms,
   (value) => {
     const name = Array.isArray(value) ? `[${value.join(",")}]` : value;
     if (typeof name !== "string") return undefined;
