@@ -93,7 +93,7 @@ const erfOfHalfSquare: Sigmoid = {
 };
 
 /** Source: Eigen, `generic_fast_tanh_float`, with its bound for machines without fused multiply-add. */
-const tanh: Sigmoid = {
+export const tanh: Sigmoid = {
   numerator: [
     4.89352455891786e-3,
     6.37261928875436e-4,

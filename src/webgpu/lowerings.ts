@@ -2,8 +2,17 @@
  * The one list of what runs on the GPU. Loaded only when a GPU is used.
  * @module
  */
+import { addShaders } from "../kernels/add/wgsl.ts";
 import { dropoutShaders } from "../kernels/dropout/wgsl.ts";
+import { gatherValuesShaders } from "../kernels/gather/wgsl.ts";
 import { geluGradientShaders, geluShaders } from "../kernels/gelu/wgsl.ts";
+import {
+  layerNormGradientShaders,
+  layerNormParameterGradientShaders,
+  layerNormShaders,
+} from "../kernels/layer_norm/wgsl.ts";
+import { sumColumnsShaders } from "../kernels/sum_columns/wgsl.ts";
+import { tanhGradientShaders, tanhShaders } from "../kernels/tanh/wgsl.ts";
 import type { ShaderLowering } from "../kernels/shader.ts";
 
 // Each operation reads its own attributes only.
@@ -12,6 +21,14 @@ const all: readonly ShaderLowering<any>[] = [
   dropoutShaders,
   geluShaders,
   geluGradientShaders,
+  addShaders,
+  tanhGradientShaders,
+  tanhShaders,
+  gatherValuesShaders,
+  sumColumnsShaders,
+  layerNormGradientShaders,
+  layerNormParameterGradientShaders,
+  layerNormShaders,
 ];
 
 /** Lowerings by the name of their operation. */

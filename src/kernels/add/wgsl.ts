@@ -4,6 +4,7 @@
  */
 import { elementCount } from "../../graph/graph.ts";
 import {
+  defineLowering,
   linearGrid,
   type Shader,
   type ShaderCall,
@@ -11,6 +12,7 @@ import {
   uniformWords,
   wholeRange,
 } from "../shader.ts";
+import { add } from "./operation.ts";
 
 const workgroupSize = 256;
 
@@ -66,3 +68,11 @@ export function elementwiseCalls(
     workgroups,
   }];
 }
+
+const shader = elementwiseShader({ key: "add_f32", operands: 2, expression: "a + b" });
+
+/** a + b. */
+export const addShaders = defineLowering({
+  operation: add,
+  lower: (placement) => elementwiseCalls(shader, placement),
+});
