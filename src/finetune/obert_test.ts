@@ -4,7 +4,6 @@ import { poolFactory } from "../../workers/pool.ts";
 import { InputError } from "../core/errors.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import type { EncodedExample } from "../data/batches.ts";
-import { optimizerDefaults } from "../kernels/optimizer/optimizers.ts";
 import { availableMachines, selectMachine } from "../machines/mod.ts";
 import { type ExecutorFactory, InlineExecutor } from "../plan/executor.ts";
 import { hasBit } from "../pruning/bitset.ts";
@@ -15,11 +14,11 @@ import { blockShape, type Pattern } from "../pruning/pattern.ts";
 import type { PruningPhase } from "../pruning/phase.ts";
 import { pruningSchedule } from "../pruning/schedule.ts";
 import { allPrunable } from "../pruning/targets.ts";
-import { planWaves } from "./fisher_waves.ts";
 import { obertRefresh, type ObertRequest } from "./obert.ts";
 import { matricesOf, refreshMasks } from "./prune.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer } from "./trainer.ts";
+import { tinyExamples, tinyTrainer } from "./tiny_trainer.ts";
+import type { Trainer } from "./trainer.ts";
 
 const config = {
   ...presetConfig("bert-tiny", { vocabularySize: 50, maximumPositions: 16, labels: ["a", "b", "c"] }),
@@ -35,26 +34,16 @@ const inline: ExecutorFactory = ({ machine, threads, arena }) => {
 const executors = { machine: selectMachine(), workers: 2, createExecutor: inline };
 
 function batchesOf(count: number): EncodedExample[][] {
-  const random = new RandomStream(randomKey(3, "examples"));
-  return Array.from({ length: count }, () =>
-    Array.from({ length: 4 }, () => {
-      const ids = Int32Array.from({ length: 2 + random.below(8) }, () => 1 + random.below(49));
-      return { ids, typeIds: new Uint8Array(ids.length), label: ids[0] % 3 };
-    }));
+  const all = tinyExamples(4 * count);
+  return Array.from({ length: count }, (_, batch) => all.slice(4 * batch, 4 * batch + 4));
 }
 
 async function makeTrainer(maximumSequences = 4): Promise<Trainer<EncodedExample>> {
-  const trainer = await Trainer.create({
+  const trainer = await tinyTrainer(classifier(config), {
     ...executors,
-    model: classifier(config),
     maximumSequences,
     maximumTokens: 10 * maximumSequences,
-    seed: 1,
-    optimizer: optimizerDefaults("adamw"),
-    maximumNorm: 1,
   });
-  for (const array of [trainer.weights, ...trainer.states.values(), trainer.gradients]) array.fill(0);
-  trainer.initialise();
   for (const state of trainer.states.values()) state.fill(0.5);
   // A tenth is pruned already.
   const random = new RandomStream(randomKey(4, "pruned"));
@@ -308,15 +297,4 @@ Deno.test("obertRefresh refuses what cannot be", async () => {
   );
   await refuse({ pattern: "[16,4]" }, /its blocks have 48 weights, wanted 64 or more$/);
   await refuse({ budget: 1000 }, /^The Fisher matrix of bert\.encoder.*: take smaller Fisher blocks$/);
-});
-
-Deno.test("waves fill arenas in order, and each matrix is in one of them", () => {
-  const request = { bytesOf: (bytes: number) => bytes, nameOf: String, budget: 25, arenaBytes: 10 };
-  assert.deepEqual(planWaves({ ...request, matrices: [6, 6, 4, 5, 9, 1] }), [
-    [[6, 4], [6], [5]],
-    [[9, 1]],
-  ]);
-  assert.deepEqual(planWaves({ ...request, matrices: [] }), []);
-  assert.throws(() => planWaves({ ...request, matrices: [11] }), InputError);
-  assert.throws(() => planWaves({ ...request, matrices: [1], budget: 0 }), InputError);
 });
