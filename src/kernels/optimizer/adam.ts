@@ -79,6 +79,20 @@ export function adamRule(settings: AdamSettings): UpdateRule {
     emit(vm, element, gradient, scalars, constants) {
       emitAdam(vm, settings, element, gradient, scalars, constants);
     },
+
+    wgsl: [
+      name === "adam" ? "g = fma(w, V(scalars.decay), g);" : "w = w * scalars.decay;",
+      "firstMoment = flush(fma(g - firstMoment, V(scalars.oneMinusBeta1), firstMoment));",
+      "secondMoment = flush(fma(g * g, V(scalars.oneMinusBeta2), secondMoment * scalars.beta2));",
+      ...(amsgrad
+        ? [
+          "largestSecondMoment = select(largestSecondMoment, secondMoment, largestSecondMoment < secondMoment);",
+        ]
+        : []),
+      `let root = sqrt(${amsgrad ? "largestSecondMoment" : "secondMoment"});`,
+      "let change = firstMoment / (root * scalars.inverseRootCorrection2 + V(scalars.epsilon));",
+      "w = fma(-change, V(scalars.stepSize), w);",
+    ].join("\n"),
   };
 }
 

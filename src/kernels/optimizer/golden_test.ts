@@ -1,10 +1,13 @@
-/** All rules against PyTorch: the references in f64, and the kernels on every machine. */
+/** All rules against PyTorch: the references in f64, the kernels on every machine, the shaders. */
 import assert from "node:assert/strict";
 import { Graph } from "../../graph/graph.ts";
 import { availableMachines, type Machine } from "../../machines/mod.ts";
 import { Arena } from "../../plan/arena.ts";
 import { InlineExecutor, prepare } from "../../plan/executor.ts";
 import { planGraph } from "../../plan/plan.ts";
+import type { OpenGpu } from "../../webgpu/adapter.ts";
+import { poison } from "../run_operation.ts";
+import { runCalls, testGpu } from "../shader_conformance.ts";
 import { optimizerDefaults, updateRule } from "./optimizers.ts";
 import type {
   AdamSettings,
@@ -15,6 +18,7 @@ import type {
   UpdateRule,
 } from "./rule.ts";
 import { updateSteps } from "./steps.ts";
+import { updateCalls } from "./wgsl.ts";
 
 /** A configuration, and the weights after three steps. */
 interface Golden {
@@ -161,6 +165,38 @@ async function runKernel(golden: Golden, machine: Machine): Promise<Float32Array
   return arena.float32(weights, 2).slice();
 }
 
+async function runShader(golden: Golden, gpu: OpenGpu): Promise<Float32Array> {
+  const { rule } = golden;
+  const lengths = [2, ...rule.states.map(() => 2), 2, rule.scalars.length, 2];
+  const places = lengths.map((length, buffer) => ({ buffer, byteOffset: 256, byteLength: 4 * length }));
+  const updated = places.slice(0, rule.states.length + 1);
+  const [weights, ...states] = updated;
+  const [given, scalars, clip] = places.slice(updated.length);
+  const range = { weights, states, gradients: given, scalars, count: 2 };
+  const calls = updateCalls({ rule, ranges: [range], clip, target: gpu.target });
+  let values: Float32Array[] = updated.map((_, part) => Float32Array.from(part === 0 ? start : [0, 0]));
+  for (const [i, gradient] of gradients.entries()) {
+    const operands = [
+      Float32Array.from(gradient),
+      rule.scalarsOf(groupAt(golden, i + 1), i + 1),
+      Float32Array.of(0, 1),
+    ];
+    const contents = [...values, ...operands].map((array, buffer) =>
+      [buffer, new Uint32Array(array.buffer)] as const
+    );
+    const words = await runCalls(
+      gpu,
+      calls,
+      lengths.map((length) => 4 * length),
+      new Map(contents),
+      updated,
+      poison,
+    );
+    values = words.map(({ buffer }) => new Float32Array(buffer));
+  }
+  return values[0];
+}
+
 for (const [name, golden] of Object.entries(table)) {
   Deno.test(`${name}: the reference reproduces PyTorch`, () => {
     checkClose(name, runReference(golden), golden.weights, 1e-9);
@@ -170,5 +206,10 @@ for (const [name, golden] of Object.entries(table)) {
     for (const machine of availableMachines()) {
       checkClose(`${name} on ${machine.isa}`, await runKernel(golden, machine), golden.weights, 1e-6);
     }
+  });
+
+  Deno.test(`${name}: the shaders reproduce PyTorch`, async () => {
+    const gpu = await testGpu();
+    if (gpu) checkClose(`${name} on ${gpu.adapter.name}`, await runShader(golden, gpu), golden.weights, 1e-6);
   });
 }

@@ -111,5 +111,21 @@ export function rmspropRule({ alpha, epsilon, momentum, centered }: RmspropSetti
       vm.fmaNegated(w, buffered ? buffer : gradient, read("learningRate"));
       vm.free(scalar, root);
     },
+
+    wgsl: [
+      "g = fma(w, V(scalars.weightDecay), g);",
+      "squareAverage = flush(fma(g * g, V(scalars.oneMinusAlpha), squareAverage * scalars.alpha));",
+      "var variance = squareAverage;",
+      ...(centered
+        ? [
+          "gradientAverage = flush(fma(g - gradientAverage, V(scalars.oneMinusAlpha), gradientAverage));",
+          "variance = fma(-gradientAverage, gradientAverage, variance);",
+          "variance = select(variance, V(0), variance < V(0));",
+        ]
+        : []),
+      "let change = g / (sqrt(variance) + V(scalars.epsilon));",
+      ...(buffered ? ["momentum = flush(momentum * scalars.momentum + change);"] : []),
+      `w = fma(-${buffered ? "momentum" : "change"}, V(scalars.learningRate), w);`,
+    ].join("\n"),
   };
 }

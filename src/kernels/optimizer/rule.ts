@@ -1,8 +1,8 @@
 /**
- * What an optimiser is here: the arithmetic of one step on one parameter, once in plain numbers and once in vectors.
+ * What an optimiser is here: the arithmetic of one step on one parameter, in plain numbers, in vectors and in WGSL.
  *
- * Everything around it is written once: the pass over memory (`kernel.ts`), its steps in a plan (`steps.ts`), the loop
- * of the references (`reference.ts`). The rules are those of PyTorch's `torch.optim`, in its order of operations.
+ * Everything around it is written once: the pass over memory (`kernel.ts`), its steps in a plan (`steps.ts`), the shader
+ * (`wgsl.ts`), the loop of the references (`reference.ts`). The rules are those of PyTorch's `torch.optim`, in its order of operations.
  * @module
  */
 import type { Integer, Vector, VectorMachine } from "../../assemblers/vector_machine.ts";
@@ -121,4 +121,17 @@ export interface UpdateRule {
     scalars: Integer,
     constants: Constants,
   ): void;
+
+  /**
+   * The same step as WGSL statements, on variables of type `V`: `w`, `g` (the clipped gradient) and the states by their
+   * names. The scalars block is the struct `scalars`; `flush(V) -> V` makes zero of moments too small to keep.
+   */
+  readonly wgsl: string;
+}
+
+/** Throws a RangeError when a range does not have the states of the rule. */
+export function checkStates({ key, states }: UpdateRule, count: number): void {
+  if (count === states.length) return;
+  const wanted = [states.length, ...states].join(" ");
+  throw new RangeError(`Cannot update with ${key}: a range has ${count} states, wanted ${wanted}`);
 }

@@ -70,5 +70,14 @@ export function sgdRule({ momentum, dampening, nesterov }: SgdSettings): UpdateR
       vm.fmaNegated(w, buffered && !nesterov ? buffer : gradient, read("learningRate"));
       vm.free(scalar);
     },
+
+    wgsl: [
+      "g = fma(w, V(scalars.weightDecay), g);",
+      ...(buffered
+        ? ["momentum = flush(fma(g, V(scalars.gradientShare), momentum * scalars.momentum));"]
+        : []),
+      ...(nesterov ? ["g = fma(momentum, V(scalars.momentum), g);"] : []),
+      `w = fma(-${buffered && !nesterov ? "momentum" : "g"}, V(scalars.learningRate), w);`,
+    ].join("\n"),
   };
 }

@@ -8,7 +8,7 @@
 import { splitRange, type Step } from "../../graph/operation.ts";
 import { callKernel, type KernelCall } from "../kernel.ts";
 import { stateArguments, updateKernel } from "./kernel.ts";
-import type { UpdateRule } from "./rule.ts";
+import { checkStates, type UpdateRule } from "./rule.ts";
 
 /** Elements a worker's share is a multiple of: whole cache lines, and whole words of the mask. */
 const grain = 64;
@@ -49,13 +49,7 @@ export interface UpdateRequest {
  * RangeError when a range does not have the states of the rule.
  */
 export function updateSteps({ rule, ranges, clip, workers }: UpdateRequest): Step[] {
-  for (const { states } of ranges) {
-    if (states.length === rule.states.length) continue;
-    const wanted = [rule.states.length, ...rule.states].join(" ");
-    throw new RangeError(
-      `Cannot update with ${rule.key}: a range has ${states.length} states, wanted ${wanted}`,
-    );
-  }
+  for (const { states } of ranges) checkStates(rule, states.length);
   const unitsOf = (range: UpdateRange) => Math.ceil(range.count / grain);
   const units = ranges.reduce((sum, range) => sum + unitsOf(range), 0);
   const calls = splitRange(units, workers).map(({ begin, end }) => {
