@@ -38,7 +38,8 @@ export function loweringOf<A>(operation: Operation<A>): ShaderLowering<A> | unde
 
 /**
  * Runs one operation on the GPU. Takes and gives tiled values in row-major order. Runs twice on buffers that held other things:
- * both must give the same bits, and leave what is around the results alone.
+ * both must give the same bits, and leave what is around the results alone. `rowsPerPart` splits operands into parts of so many
+ * rows, as large tables are: by the number of the operand, inputs first.
  */
 export async function runLowering<A>(
   gpu: OpenGpu,
@@ -46,6 +47,7 @@ export async function runLowering<A>(
   attributes: A,
   inputs: readonly (NumberArray | undefined)[],
   inputTypes: readonly (ValueType | undefined)[],
+  rowsPerPart: ReadonlyMap<number, number> = new Map(),
 ): Promise<NumberArray[]> {
   const { operation } = lowering;
   const outputTypes = operation.infer(inputTypes, attributes);
@@ -56,13 +58,17 @@ export async function runLowering<A>(
     byteOffset: margin,
     byteLength: Math.ceil(bytes / 4) * 4,
   });
-  const operandOf = (type: ValueType): ShaderOperand => ({
-    type,
-    parts: [place(byteLength(type))],
-    rowsPerPart: type.shape[0],
-  });
-  const inputOperands = inputTypes.map((type) => type && operandOf(type));
-  const outputOperands = outputTypes.map(operandOf);
+  const operandOf = (type: ValueType, index: number): ShaderOperand => {
+    const [allRows, ...others] = type.shape;
+    const rows = rowsPerPart.get(index) ?? allRows;
+    const parts = Array.from({ length: rows < allRows ? Math.ceil(allRows / rows) : 1 }, (_, part) => {
+      const shape = [Math.min(rows, allRows - part * rows), ...others];
+      return place(byteLength({ ...type, shape }));
+    });
+    return { type, parts, rowsPerPart: rows };
+  };
+  const inputOperands = inputTypes.map((type, index) => type && operandOf(type, index));
+  const outputOperands = outputTypes.map((type, index) => operandOf(type, inputTypes.length + index));
   const calls = lowering.lower({
     attributes,
     inputs: inputOperands,
@@ -72,13 +78,20 @@ export async function runLowering<A>(
   });
   const contents = new Map<number, Uint32Array>();
   inputOperands.forEach((operand, index) => {
-    if (operand) contents.set(operand.parts[0].buffer, deviceWords(inputs[index]!, operand.type));
+    if (!operand) return;
+    const words = deviceWords(inputs[index]!, operand.type);
+    let begin = 0;
+    for (const { buffer, byteLength } of operand.parts) {
+      contents.set(buffer, words.subarray(begin, begin += byteLength / 4));
+    }
   });
-  const written = outputOperands.map(({ parts }) => parts[0]);
-  const run = async (fill: number) =>
-    (await runCalls(gpu, calls, sizes, contents, written, fill)).map((words, index) =>
-      hostValues(words, outputTypes[index])
+  const written = outputOperands.flatMap(({ parts }) => parts);
+  const run = async (fill: number) => {
+    const parts = await runCalls(gpu, calls, sizes, contents, written, fill);
+    return outputOperands.map(({ type, parts: { length } }) =>
+      hostValues(Uint32Array.from(parts.splice(0, length).flatMap((words) => [...words])), type)
     );
+  };
   const first = await run(poison);
   const second = await run(0x7f7f7f7f);
   first.forEach((result, index) => {
