@@ -3,13 +3,11 @@ import { presetConfig } from "../../models/presets.ts";
 import { InputError } from "../core/errors.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import type { EncodedExample } from "../data/batches.ts";
-import { optimizerDefaults } from "../kernels/optimizer/optimizers.ts";
-import { selectMachine } from "../machines/mod.ts";
-import { InlineExecutor } from "../plan/executor.ts";
 import { findLearningRate, type FindLearningRateOptions } from "./find_learning_rate.ts";
 import type { FinderPoint } from "./learning_rate_suggestions.ts";
 import { classifier } from "./tasks/classification.ts";
-import { Trainer } from "./trainer.ts";
+import { tinyTrainer } from "./tiny_trainer.ts";
+import type { Trainer } from "./trainer.ts";
 
 /** With dropout, and a word table that is updated lazily. */
 const config = {
@@ -31,20 +29,7 @@ class Tiny implements AsyncDisposable {
   private constructor(readonly trainer: Trainer<EncodedExample>) {}
 
   static async create(): Promise<Tiny> {
-    const trainer = await Trainer.create({
-      model: classifier(config),
-      machine: selectMachine(),
-      workers: 1,
-      createExecutor: ({ machine, threads, arena }) =>
-        Promise.resolve(new InlineExecutor(machine, threads, arena)),
-      maximumSequences: 8,
-      maximumTokens: 80,
-      seed: 1,
-      optimizer: optimizerDefaults("adamw"),
-      maximumNorm: 1,
-    });
-    trainer.initialise();
-    return new Tiny(trainer);
+    return new Tiny(await tinyTrainer(classifier(config), { workers: 1 }));
   }
 
   /** Steps from `first` on, and everything there is after them. */
