@@ -2,7 +2,7 @@
  * Finding a GPU and opening it, with all that it can give.
  * @module
  */
-import { UnsupportedError } from "../core/errors.ts";
+import { errorMessage, UnsupportedError } from "../core/errors.ts";
 import type { ShaderTarget } from "../kernels/shader.ts";
 
 /** Columns of tiled values come in multiples of this: the least that keeps rows of batches in whole 128-byte lines. */
@@ -25,6 +25,12 @@ export interface OpenGpu {
   readonly target: ShaderTarget;
 }
 
+/** Which GPUs will do. */
+export interface GpuOptions {
+  /** Whether a CPU may play the GPU. */
+  readonly allowSoftware: boolean;
+}
+
 /** Limits that are asked for as high as the adapter has them. */
 const raisedLimits = [
   "maxBufferSize",
@@ -42,6 +48,24 @@ const wantedFeatures = ["shader-f16", "timestamp-query", "subgroups"] as const;
 /** The adapter that the system prefers; undefined where there is none. */
 export async function findAdapter(gpu: GPU | undefined = navigator.gpu): Promise<GPUAdapter | undefined> {
   return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? undefined;
+}
+
+/** The adapter to use, or in one line why there is none. */
+export async function chooseAdapter(
+  { allowSoftware }: GpuOptions,
+  gpu: GPU | undefined = navigator.gpu,
+): Promise<{ readonly adapter: GPUAdapter } | { readonly reason: string }> {
+  if (!gpu) return { reason: "this runtime has no WebGPU" };
+  let adapter: GPUAdapter | undefined;
+  try {
+    adapter = await findAdapter(gpu);
+  } catch (error) {
+    return { reason: `WebGPU fails to look for one: ${errorMessage(error)}` };
+  }
+  if (!adapter) return { reason: "WebGPU finds no adapter" };
+  const { name, isSoftware } = describeAdapter(adapter);
+  if (isSoftware && !allowSoftware) return { reason: `the only adapter, ${name}, is a CPU that plays one` };
+  return { adapter };
 }
 
 /** What an adapter says about itself. */

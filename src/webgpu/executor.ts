@@ -1,11 +1,12 @@
 /**
  * What runs shader programs: a device in this thread (`device_executor.ts`), or one that a worker drives.
  *
- * Calls are carried out in the order they are made. Nothing waits for the GPU but `read`.
+ * Calls are carried out in the order they are made, whether or not one waits for them. Nothing waits for the GPU but `read`, and
+ * `submit` when much is waiting there already.
  * @module
  */
 import type { BufferRange, ShaderCall, ShaderTarget } from "../kernels/shader.ts";
-import type { AdapterDescription } from "./adapter.ts";
+import type { AdapterDescription, GpuOptions } from "./adapter.ts";
 
 /** Calls that are recorded once and replayed. Plain data; ranges name buffers of the executor. */
 export interface ShaderProgram {
@@ -20,7 +21,10 @@ export interface BufferCopy {
   readonly to: BufferRange;
 }
 
-/** Owns a GPU and what lies on it. After the device is lost, every call rejects with the reason. */
+/**
+ * Owns a GPU and what lies on it. After the device is lost, every call rejects with the reason; so it does after a call without a
+ * promise that did something wrong, such as writing past the end of a buffer. Errors name the program.
+ */
 export interface GpuExecutor {
   readonly adapter: AdapterDescription;
   readonly target: ShaderTarget;
@@ -45,7 +49,4 @@ export interface GpuExecutor {
 }
 
 /** Makes an executor; `src` never imports the worker that drives it. @throws UnsupportedError where there is no GPU. */
-export type GpuExecutorFactory = (options: {
-  /** Whether a CPU may play the GPU. */
-  readonly allowSoftware: boolean;
-}) => Promise<GpuExecutor>;
+export type GpuExecutorFactory = (options: GpuOptions) => Promise<GpuExecutor>;
