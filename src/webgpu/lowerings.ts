@@ -4,6 +4,7 @@
  */
 import { addShaders } from "../kernels/add/wgsl.ts";
 import { dropoutShaders } from "../kernels/dropout/wgsl.ts";
+import { embeddingGradientShaders, embeddingShaders } from "../kernels/embedding/wgsl.ts";
 import { gatherValuesShaders } from "../kernels/gather/wgsl.ts";
 import { geluGradientShaders, geluShaders } from "../kernels/gelu/wgsl.ts";
 import {
@@ -11,6 +12,9 @@ import {
   layerNormParameterGradientShaders,
   layerNormShaders,
 } from "../kernels/layer_norm/wgsl.ts";
+import { meanSquaredErrorShaders } from "../kernels/mean_squared_error/wgsl.ts";
+import { selectColumnsGradientShaders, selectColumnsShaders } from "../kernels/select_columns/wgsl.ts";
+import { softmaxCrossEntropyShaders } from "../kernels/softmax_cross_entropy/wgsl.ts";
 import { sumColumnsShaders } from "../kernels/sum_columns/wgsl.ts";
 import { tanhGradientShaders, tanhShaders } from "../kernels/tanh/wgsl.ts";
 import type { ShaderLowering } from "../kernels/shader.ts";
@@ -29,6 +33,12 @@ const all: readonly ShaderLowering<any>[] = [
   layerNormGradientShaders,
   layerNormParameterGradientShaders,
   layerNormShaders,
+  embeddingGradientShaders,
+  embeddingShaders,
+  selectColumnsGradientShaders,
+  selectColumnsShaders,
+  softmaxCrossEntropyShaders,
+  meanSquaredErrorShaders,
 ];
 
 /** Lowerings by the name of their operation. */
