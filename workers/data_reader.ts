@@ -3,9 +3,9 @@
  * @module
  */
 import * as comlink from "comlink";
-import { InputError, UnsupportedError } from "../src/core/errors.ts";
 import type { DataReader, DataSource, DataSummary, EncodedData, EncodeRequest } from "../src/data/reader.ts";
 import type { DataWorker } from "./data_worker.ts";
+import { ofItsKind } from "./errors.ts";
 
 /** How often progress is told, in ms: often enough for the eye. */
 const progressMs = 100;
@@ -76,12 +76,4 @@ export class WorkerDataReader implements DataReader {
     this.#failure ??= new Error(`Cannot read the data: ${reason}`);
     for (const reject of this.#pending) reject(this.#failure);
   }
-}
-
-/** An error as it was thrown: threads pass on its name and its message, but not its class. */
-function ofItsKind(error: unknown): unknown {
-  if (!(error instanceof Error)) return error;
-  if (error.name === "InputError") return new InputError(error.message);
-  if (error.name === "UnsupportedError") return new UnsupportedError(error.message);
-  return error;
 }
