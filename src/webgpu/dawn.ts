@@ -4,12 +4,36 @@
  * @module
  */
 import { create } from "webgpu";
+import type { Shader } from "../kernels/shader.ts";
 import { type OpenGpu, openGpu } from "./adapter.ts";
+import { oneLine, scoped } from "./device_errors.ts";
+import { Pipelines } from "./pipelines.ts";
 
-/** A device on which all calls are checked and none is carried out: what it writes stays zero. */
+/** Kept: a device does not outlive it, and says so with a segmentation fault. */
+let gpu: GPU | undefined;
+
+/** A device on which all calls are checked and none is carried out: what one reads there means nothing. */
 export async function openDawn(): Promise<OpenGpu> {
-  const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]) as GPU;
+  gpu ??= create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]) as GPU;
   const adapter = await gpu.requestAdapter();
   if (!adapter) throw new Error("Dawn has no adapter for its null backend");
   return await openGpu(adapter);
+}
+
+/**
+ * Compiles shaders on a device of `openDawn`. Of those with more buffers than that device binds, 8, the code alone; of all others
+ * whether it agrees with the bindings, too. @throws Error naming the first shader that is wrong.
+ */
+export async function checkShaders({ device }: OpenGpu, shaders: Iterable<Shader>): Promise<void> {
+  const pipelines = new Pipelines(device);
+  for (const shader of new Map(Array.from(shaders, (shader) => [shader.key, shader])).values()) {
+    const buffers = shader.bindings.filter((use) => use !== "uniform").length;
+    if (buffers <= device.limits.maxStorageBuffersPerShaderStage) {
+      await pipelines.compile([shader]);
+    } else {
+      const { problem } = scoped(device, () => device.createShaderModule({ code: shader.code }));
+      const found = await problem;
+      if (found !== undefined) throw new Error(`shader ${shader.key} does not compile: ${oneLine(found)}`);
+    }
+  }
 }

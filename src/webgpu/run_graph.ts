@@ -4,29 +4,30 @@
  */
 import { byteLength, elementCount, type Graph, type Value, type ValueType } from "../graph/graph.ts";
 import type { NumberArray } from "../graph/operation.ts";
-import type { ShaderOperand } from "../kernels/shader.ts";
+import type { ShaderOperand, ShaderTarget } from "../kernels/shader.ts";
 import type { GpuExecutor } from "./executor.ts";
 import { operandAt } from "./operands.ts";
 import { planShaders, relocate } from "./shader_plan.ts";
 
 /**
  * Plans a graph, runs it and gives its outputs by name. `feeds` has parameters and inputs by name; tiled values are given and
- * returned plain, row-major [features, columns].
+ * returned plain, row-major [features, columns]. `target` may claim another device, such as one that is no CPU.
  */
 export async function runGraph(
   executor: GpuExecutor,
   graph: Graph,
   feeds: ReadonlyMap<string, NumberArray>,
+  target: ShaderTarget = executor.target,
 ): Promise<Map<string, NumberArray>> {
   const fed = [...graph.parameters.values(), ...graph.inputs.values()];
   const fedBuffers = await executor.createBuffers(fed.map(({ type }) => byteLength(type)));
   const bindings = new Map<Value, ShaderOperand>();
   fed.forEach((value, index) => {
     const buffer = fedBuffers[index];
-    bindings.set(value, operandAt(value.name, value.type, { buffer }, executor.target));
+    bindings.set(value, operandAt(value.name, value.type, { buffer }, target));
     executor.write(buffer, 0, deviceArray(feeds.get(value.name)!, value.type));
   });
-  const plan = planShaders(graph, { target: executor.target, bindings });
+  const plan = planShaders(graph, { target, bindings });
   const buffers = await executor.createBuffers(plan.buffers);
   const { calls, outputs } = relocate(plan, buffers);
   const program = await executor.load({ name: "graph", calls });
