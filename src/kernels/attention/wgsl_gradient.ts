@@ -1,0 +1,170 @@
+/**
+ * The gradient of attention on the GPU. Probabilities are recomputed from the log-sum-exp, twice: once by the owners of queries for
+ * gradQ, once by the owners of keys for gradK and gradV. So every sum has one owner, who adds in a fixed order.
+ * @module
+ */
+import { defineLowering, linearGrid, type Shader, uniformWords, wholeRange } from "../shader.ts";
+import { attentionGradient } from "./gradient.ts";
+import { attentionSizes } from "./lowering.ts";
+import { attentionCall, attentionShader, type Binding, tileShape } from "./wgsl_frame.ts";
+import {
+  addWeighted,
+  declareSums,
+  eachRow,
+  innerProduct,
+  loadTile,
+  storeSums,
+  type TileShape,
+  tileSide,
+} from "./wgsl_tiles.ts";
+
+/** What both shaders of scores read; then they write. */
+function scoreBindings({ dropout }: TileShape): Binding[] {
+  return [
+    ...["gradContext", "q", "k", "v"].map((name) => ({ name, use: "read", kind: "matrix" } as const)),
+    ...["logSumExp", "delta"].map((name) => ({ name, use: "read", kind: "f32" } as const)),
+    { name: "offsets", use: "read", kind: "u32" },
+    ...(dropout ? [{ name: "seed", use: "read", kind: "u32" } as const] : []),
+  ];
+}
+
+/** Owns queries: gradQ_i = Σ_j gradScore_ij · k_j / √headSize. */
+function queryShader(shape: TileShape): Shader {
+  return attentionShader(
+    "attention_gradient_q",
+    shape,
+    [...scoreBindings(shape), { name: "gradQ", use: "write", kind: "matrix" }],
+    loadTile("q", "left") + loadTile("k", "across") + loadTile("k", "right") +
+      loadTile("gradContext", "left") + loadTile("v", "across"),
+    `
+  ${declareSums("sum", shape)}
+  // Rows that are not owned have finite numbers, which nobody stores.
+  let own = head * sizes.columns + min(vec4u(ownFirst + row) + 8u * four, vec4u(end - 1u));
+  let logarithms = vec4f(${eachOf("logSumExp[own[I]]")});
+  let deltas = vec4f(${eachOf("delta[own[I]]")});
+  for (var keyFirst = begin; keyFirst < blocksEnd; keyFirst += ${tileSide}u) {
+    ${innerProduct("scores", "qToLeft", "kAcross", "keyFirst")}
+    ${innerProduct("grads", "gradContextToLeft", "vAcross", "keyFirst")}
+    let keys = keyFirst + 4u * column + four;
+    let isKey = keys < vec4u(end);
+    ${
+      eachRow((i) => `
+    ${shape.dropout ? `grads[${i}] *= keepFactors(vec4u(ownFirst + row + ${8 * i}u), keys - begin);` : ""}
+    scores[${i}] = exp(scores[${i}] * sizes.scale - logarithms[${i}]) * (grads[${i}] - deltas[${i}]);
+    scores[${i}] = select(vec4f(), scores[${i}], isKey);`)
+    }
+    ${addWeighted("sum", "scores", "kToRight", "keyFirst", shape)}
+  }
+  ${storeSums("sum", "gradQ", shape, (vector) => `${vector} * sizes.scale`)}`,
+  );
+}
+
+/** Owns keys: gradV_j = Σ_i keep_ij · P_ij · gradContext_i, gradK_j = Σ_i gradScore_ij · q_i / √headSize. */
+function keyShader(shape: TileShape): Shader {
+  return attentionShader(
+    "attention_gradient_kv",
+    shape,
+    [
+      ...scoreBindings(shape),
+      { name: "gradK", use: "write", kind: "matrix" },
+      { name: "gradV", use: "write", kind: "matrix" },
+    ],
+    loadTile("k", "left") + loadTile("q", "across") + loadTile("q", "right") +
+      loadTile("v", "left") + loadTile("gradContext", "across") + loadTile("gradContext", "right"),
+    `
+  ${declareSums("sumK", shape)}
+  ${declareSums("sumV", shape)}
+  for (var queryFirst = begin; queryFirst < blocksEnd; queryFirst += ${tileSide}u) {
+    ${innerProduct("scores", "kToLeft", "qAcross", "queryFirst")}
+    ${innerProduct("grads", "vToLeft", "gradContextAcross", "queryFirst")}
+    let queries = queryFirst + 4u * column + four;
+    let isQuery = queries < vec4u(end);
+    let seen = head * sizes.columns + min(queries, vec4u(end - 1u));
+    let logarithms = vec4f(${eachOf("logSumExp[seen[I]]")});
+    let deltas = vec4f(${eachOf("delta[seen[I]]")});
+    ${
+      eachRow((i) => `
+    scores[${i}] = select(vec4f(), exp(scores[${i}] * sizes.scale - logarithms), isQuery);
+    ${
+        shape.dropout
+          ? `let keep${i} = keepFactors(queries, vec4u(ownFirst + row + ${8 * i}u - begin));
+    grads[${i}] = select(vec4f(), scores[${i}] * (grads[${i}] * keep${i} - deltas), isQuery);
+    scores[${i}] *= keep${i};`
+          : `grads[${i}] = select(vec4f(), scores[${i}] * (grads[${i}] - deltas), isQuery);`
+      }`)
+    }
+    ${addWeighted("sumV", "scores", "gradContextToRight", "queryFirst", shape)}
+    ${addWeighted("sumK", "grads", "qToRight", "queryFirst", shape)}
+  }
+  ${storeSums("sumK", "gradK", shape, (vector) => `${vector} * sizes.scale`)}
+  ${storeSums("sumV", "gradV", shape, (vector) => vector)}`,
+  );
+}
+
+/** Text: `expression` for I = 0, 1, 2, 3. */
+function eachOf(expression: string): string {
+  return [0, 1, 2, 3].map((i) => expression.replaceAll("I]", `${i}]`)).join(", ");
+}
+
+const deltaSize = 256;
+
+/** delta[head, column] = Σ_d gradContext · context, what softmax takes off: an invocation makes one. */
+const deltaShader: Shader = {
+  key: "attention_gradient_delta_f32",
+  bindings: ["read", "read", "write", "uniform"],
+  code: `
+struct Sizes { heads: u32, headSize: u32, columns: u32, groupsX: u32 }
+@group(0) @binding(0) var<storage, read> gradContext: array<f32>;
+@group(0) @binding(1) var<storage, read> context: array<f32>;
+@group(0) @binding(2) var<storage, read_write> delta: array<f32>;
+@group(0) @binding(3) var<uniform> sizes: Sizes;
+@compute @workgroup_size(${deltaSize})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * sizes.groupsX + group.x) * ${deltaSize}u + lane;
+  if (i >= sizes.heads * sizes.columns) { return; }
+  var sum = 0.0;
+  for (var at = i * sizes.headSize; at < (i + 1u) * sizes.headSize; at++) {
+    sum = fma(gradContext[at], context[at], sum);
+  }
+  delta[(i % sizes.heads) * sizes.columns + i / sizes.heads] = sum;
+}`,
+};
+
+/** Gradients with respect to q, k and v. */
+export const attentionGradientShaders = defineLowering({
+  operation: attentionGradient,
+
+  // As for attention: exp is exact to a few units in the last place.
+  toleranceFactor: 4,
+
+  scratchBytes({ attributes, outputTypes: [matrix] }) {
+    return [4 * attributes.heads * matrix.shape[1]];
+  },
+
+  lower({ attributes, inputs, outputs, scratch: [delta], target }) {
+    const matrix = outputs[0].type;
+    const shape = tileShape(attributes, matrix);
+    const { heads, headSize, columns } = attentionSizes(attributes, matrix);
+    const [gradContext, q, k, v, context, logSumExp, offsets, seed] = inputs.map((operand) =>
+      operand && wholeRange(operand, "an operand of attentionGradient")
+    );
+    const [gradQ, gradK, gradV] = outputs.map((operand) =>
+      wholeRange(operand, "a result of attentionGradient")
+    );
+    const workgroups = linearGrid(Math.ceil(heads * columns / deltaSize), target);
+    const shared = [gradContext!, q!, k!, v!, logSumExp!, delta, offsets!];
+    if (shape.dropout) shared.push(seed!);
+    const call = (shader: Shader, ...results: typeof shared) =>
+      attentionCall(shader, [...shared, ...results], attributes, matrix, inputs[6]!.type, target);
+    return [
+      {
+        shader: deltaShader,
+        ranges: [gradContext!, context!, delta],
+        uniforms: uniformWords(heads, headSize, columns, workgroups[0]),
+        workgroups,
+      },
+      call(queryShader(shape), gradQ),
+      call(keyShader(shape), gradK, gradV),
+    ];
+  },
+});
