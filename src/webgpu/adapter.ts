@@ -53,7 +53,7 @@ export async function findAdapter(gpu: GPU | undefined = navigator.gpu): Promise
 /** The adapter to use, or in one line why there is none. */
 export async function chooseAdapter(
   { allowSoftware }: GpuOptions,
-  gpu: GPU | undefined = navigator.gpu,
+  gpu: GPU | null | undefined = navigator.gpu,
 ): Promise<{ readonly adapter: GPUAdapter } | { readonly reason: string }> {
   if (!gpu) return { reason: "this runtime has no WebGPU" };
   let adapter: GPUAdapter | undefined;

@@ -65,3 +65,15 @@ Deno.test({
     await executor.dispose();
   },
 });
+
+Deno.test({
+  name: "a device executor rejects with an error that no call was waiting for",
+  ignore: skip !== undefined,
+  async fn() {
+    const { gpu: { device }, executor } = await open();
+    device.createBuffer({ label: "stray", size: 4, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE });
+    await new Promise((resolve) => setTimeout(resolve));
+    await assert.rejects(executor.createBuffers([4]), /^Error: Cannot use the GPU: [^\n]*[Uu]sage[^\n]*$/);
+    await executor.dispose();
+  },
+});

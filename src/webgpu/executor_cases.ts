@@ -223,14 +223,17 @@ export function executorCases(
     await floatBuffers(executor, 1);
   });
 
-  test("rejects with what a write did wrong", async (executor) => {
-    const [a] = await floatBuffers(executor, 1);
-    executor.write(a, 396, new Float32Array(2));
-    const message =
-      `Cannot use the GPU: cannot write bytes 396 to 404 of buffer ${a}: it has 400, in words of 4`;
-    await assert.rejects(readFloats(executor, a), { message });
-    await assert.rejects(floatBuffers(executor, 1), { message });
-  });
+  for (const [byteOffset, byteLength, what] of [[396, 8, "past the end"], [2, 4, "within a word"]] as const) {
+    test(`rejects with what a write ${what} did wrong`, async (executor) => {
+      const [a] = await floatBuffers(executor, 1);
+      executor.write(a, byteOffset, new Uint8Array(byteLength));
+      const bytes = `${byteOffset} to ${byteOffset + byteLength}`;
+      const message =
+        `Cannot use the GPU: cannot write bytes ${bytes} of buffer ${a}: it has 400, in words of 4`;
+      await assert.rejects(readFloats(executor, a), { message });
+      await assert.rejects(floatBuffers(executor, 1), { message });
+    });
+  }
 
   test("rejects calls after it was disposed of, and finishes those before", async (executor) => {
     const [a, b] = await floatBuffers(executor, 2);
