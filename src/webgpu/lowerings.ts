@@ -3,6 +3,8 @@
  * @module
  */
 import { addShaders } from "../kernels/add/wgsl.ts";
+import { attentionShaders } from "../kernels/attention/wgsl.ts";
+import { attentionGradientShaders } from "../kernels/attention/wgsl_gradient.ts";
 import { dropoutShaders } from "../kernels/dropout/wgsl.ts";
 import { embeddingGradientShaders, embeddingShaders } from "../kernels/embedding/wgsl.ts";
 import { gatherValuesShaders } from "../kernels/gather/wgsl.ts";
@@ -12,6 +14,7 @@ import {
   layerNormParameterGradientShaders,
   layerNormShaders,
 } from "../kernels/layer_norm/wgsl.ts";
+import { matmulShaders, matmulWeightGradientShaders } from "../kernels/matmul/wgsl.ts";
 import { meanSquaredErrorShaders } from "../kernels/mean_squared_error/wgsl.ts";
 import { selectColumnsGradientShaders, selectColumnsShaders } from "../kernels/select_columns/wgsl.ts";
 import { softmaxCrossEntropyShaders } from "../kernels/softmax_cross_entropy/wgsl.ts";
@@ -22,6 +25,8 @@ import type { ShaderLowering } from "../kernels/shader.ts";
 // Each operation reads its own attributes only.
 // deno-lint-ignore no-explicit-any
 const all: readonly ShaderLowering<any>[] = [
+  attentionShaders,
+  attentionGradientShaders,
   dropoutShaders,
   geluShaders,
   geluGradientShaders,
@@ -39,6 +44,8 @@ const all: readonly ShaderLowering<any>[] = [
   selectColumnsShaders,
   softmaxCrossEntropyShaders,
   meanSquaredErrorShaders,
+  matmulShaders,
+  matmulWeightGradientShaders,
 ];
 
 /** Lowerings by the name of their operation. */

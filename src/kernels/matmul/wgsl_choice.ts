@@ -1,0 +1,84 @@
+/**
+ * Which way of computing a product a shape takes on the GPU. Pure functions, so that a sweep can time every candidate.
+ * @module
+ */
+import type { ShaderTarget } from "../shader.ts";
+import { type MatmulConfiguration, matmulConfigurations } from "./wgsl_configurations.ts";
+import type { Product, ProductPrecision } from "./wgsl_product.ts";
+
+/** What a shape takes. */
+export interface MatmulChoice {
+  readonly configuration: MatmulConfiguration;
+  /** Workgroups among which the depth of each tile is divided; their sums are added in order by a second shader. */
+  readonly shares: number;
+}
+
+/**
+ * The machine that choices are made for; WebGPU does not tell. Between the 108 multiprocessors of an A100 and the 132 of an H100,
+ * each with 128 multipliers.
+ */
+const multiprocessors = 128;
+/** What a workgroup's start, its first tiles and its results cost, in steps of depth. */
+const startSteps = 48;
+/** Multiplications of one multiprocessor in the time that memory takes to write and read a partial sum. */
+const partialSumCost = 0.5;
+/** The same for the start of another shader, some 4 µs. */
+const secondShaderCost = 1e6;
+const mostShares = 32;
+
+/**
+ * Everything that a target can do for a product: each configuration, and for gradients of weights with the depth divided among 1, 2, 4
+ * … workgroups. What a sweep times; the choice is among those of the target's own kind.
+ */
+export function matmulCandidates(
+  product: Product,
+  target: ShaderTarget,
+  precision: ProductPrecision = "fp32",
+): MatmulChoice[] {
+  return matmulConfigurations(target, precision).flatMap((configuration) => {
+    const choices: MatmulChoice[] = [{ configuration, shares: 1 }];
+    if (configuration.kind === "direct") return choices;
+    for (let shares = 2; shares <= mostShares && mayDivideDepth(product, shares, target); shares *= 2) {
+      choices.push({ configuration, shares });
+    }
+    return choices;
+  });
+}
+
+/** What a product takes on a target: on software a fixed configuration, else the candidate of the least estimated cost. */
+export function chooseMatmulConfiguration(
+  product: Product,
+  target: ShaderTarget,
+  precision: ProductPrecision = "fp32",
+): MatmulChoice {
+  if (target.isSoftware) return { configuration: matmulConfigurations(target, precision)[0], shares: 1 };
+  let best: MatmulChoice | undefined;
+  let least = Infinity;
+  for (const choice of matmulCandidates(product, target, precision)) {
+    const cost = estimatedCost(product, choice);
+    if (cost < least) [best, least] = [choice, cost];
+  }
+  return best!;
+}
+
+/**
+ * Whether the depth may be divided. It is the tokens of the batch in the gradient of a weight only; elsewhere the tokens would
+ * decide the order of a sum, and an answer would depend on what else is in its batch.
+ */
+function mayDivideDepth(
+  { aTransposed, rows, columns, depth }: Product,
+  shares: number,
+  target: ShaderTarget,
+) {
+  return aTransposed && depth >= 64 * shares && rows * columns * shares * 4 <= target.maxBindingBytes;
+}
+
+/** Time in multiplications of one multiprocessor: the workgroups in turns, and what dividing the depth adds. */
+function estimatedCost({ rows, columns, depth }: Product, { configuration, shares }: MatmulChoice): number {
+  if (configuration.kind === "direct") return Infinity;
+  const { tileRows, tileColumns, efficiency } = configuration;
+  const workgroups = Math.ceil(rows / tileRows) * Math.ceil(columns / tileColumns) * shares;
+  const workgroupCost = tileRows * tileColumns * (depth / shares + startSteps) / efficiency;
+  const partials = shares > 1 ? secondShaderCost + rows * columns * shares * partialSumCost : 0;
+  return Math.ceil(workgroups / multiprocessors) * workgroupCost + partials;
+}
