@@ -4,7 +4,6 @@
  * They lie in a region of the arena; when it is full all are forgotten, and those still in use are made again.
  * @module
  */
-import { randomKey } from "../core/random.ts";
 import { unpackTiled } from "../graph/layout.ts";
 import type { Operand } from "../graph/operation.ts";
 import { type Executor, prepare } from "../plan/executor.ts";
@@ -12,6 +11,7 @@ import { alignUp } from "../plan/memory.ts";
 import { type Plan, planBytes } from "../plan/plan.ts";
 import { type Program, programBytes } from "../plan/program.ts";
 import type { BatchCapacity } from "./memory.ts";
+import { type BatchAnswers, type BatchOutput, type Draw, drawKey } from "./step_engine.ts";
 import { planStep, planUpdate, type StepMode } from "./step_plan.ts";
 import {
   planOptions,
@@ -21,29 +21,6 @@ import {
   type TrainerPlaces,
 } from "./trainer_needs.ts";
 import type { InputViews } from "./training_model.ts";
-
-/** Loss and results of one evaluation batch. */
-export interface BatchAnswers {
-  /** Mean over the batch. */
-  readonly loss: number;
-  /** The results that the model names, by name. */
-  readonly outputs: ReadonlyMap<string, BatchOutput>;
-}
-
-/** A result of a batch: a matrix, row-major. */
-export interface BatchOutput {
-  /** [rows, stride] */
-  readonly values: Float32Array;
-  readonly rows: number;
-  /** Columns; those beyond the batch hold nothing of interest. */
-  readonly stride: number;
-}
-
-/** What is random in a batch is named by the step, which counts from 1, and the batch's place in it. */
-export interface Draw {
-  readonly step: number;
-  readonly part: number;
-}
 
 interface PreparedPlan {
   readonly program: Program;
@@ -109,7 +86,7 @@ export class BatchPrograms<Example> {
 
   /** Gives the operands of the model's results. */
   async #run(mode: StepMode, batch: readonly Example[], draw?: Draw): Promise<ReadonlyMap<string, Operand>> {
-    const { model } = this.#options;
+    const { model, seed } = this.#options;
     const { arena } = this.#executor;
     const { memory, parts } = this.#places;
     const { tile } = targetOf(this.#options);
@@ -122,12 +99,12 @@ export class BatchPrograms<Example> {
     model.fill(
       batch,
       this.#views(size),
-      draw && this.#keyOf("batch", draw),
+      draw && drawKey(seed, "batch", draw),
       mode === "evaluate" ? "evaluate" : "train",
     );
     if (mode === "train") parts.lazy?.list(arena, columns);
     if (draw) {
-      const key = this.#keyOf("dropout", draw);
+      const key = drawKey(seed, "dropout", draw);
       arena.int32(memory.seed, 2).set([key.low | 0, key.high | 0]);
     }
     await this.#executor.run(program);
@@ -162,11 +139,6 @@ export class BatchPrograms<Example> {
   #planRequest() {
     const { memory, parts, activations } = this.#places;
     return { ...planOptions(this.#options, this.#needs), memory, parts, activations };
-  }
-
-  /** The first batch of a step has the step's own key, so that a step of one batch draws the same however it is made. */
-  #keyOf(purpose: string, { step, part }: Draw): ReturnType<typeof randomKey> {
-    return randomKey(this.#options.seed, purpose, step, ...(part === 0 ? [] : [part]));
   }
 
   #views(size: BatchCapacity): InputViews {

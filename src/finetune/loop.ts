@@ -15,6 +15,7 @@ import type { RunRecorder } from "./report/recorder.ts";
 import { type EvaluationRecord, type RunProgress, saveBest, type StageName } from "./state.ts";
 import type { Teaching } from "./teaching.ts";
 import type { Timeline } from "./timeline.ts";
+import type { StepResult } from "./step_engine.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** A run under way. */
@@ -47,14 +48,18 @@ export interface TrainingRun<Example> {
 /** Steps in a row whose gradients may be infinite or NaN before the run is given up. */
 const toleratedBadSteps = 10;
 
-/** Trains to the end, or until it gets no better. */
+/**
+ * Trains to the end, or until it gets no better. Steps are not waited for, where the device takes the next before: what they
+ * came to is noted as it comes in, in order, and all of it before an evaluation, a save or new masks.
+ */
 export async function train<Example>(run: TrainingRun<Example>): Promise<void> {
   const { plan, progress, pruner, settings, teaching, timeline } = run;
   const meter = new Meter(run);
   while (progress.completedSteps < timeline.totalSteps && !hasStopped(run)) {
     const step = progress.completedSteps;
-    await saveIfAborted(run);
+    await saveIfAborted(run, meter);
     if (pruner.refreshes(step)) {
+      await meter.catchUp();
       if (!progress.dense && progress.sparsity === 0 && run.evaluate) {
         const last = progress.evaluations.at(-1);
         progress.dense = last?.completedSteps === step ? last : await evaluate(run);
@@ -65,9 +70,13 @@ export async function train<Example>(run: TrainingRun<Example>): Promise<void> {
     teaching?.begin(step);
     await takeStep(run, step, meter);
     const epochEnds = plan.endsEpoch(step + 1);
-    if (run.evaluate && (epochEnds || isEvery(settings.evalSteps, step + 1))) await keepBetter(run);
-    if (epochEnds || isEvery(settings.saveSteps, step + 1)) await run.save();
+    const evaluates = run.evaluate && (epochEnds || isEvery(settings.evalSteps, step + 1));
+    const saves = epochEnds || isEvery(settings.saveSteps, step + 1);
+    if (evaluates || saves) await meter.catchUp();
+    if (evaluates) await keepBetter(run);
+    if (saves) await run.save();
   }
+  await meter.catchUp();
   const { completedSteps } = progress;
   if (completedSteps === timeline.totalSteps) return;
   run.listener?.message?.(
@@ -80,8 +89,12 @@ function isEvery(interval: number, step: number): boolean {
   return interval > 0 && step % interval === 0;
 }
 
-async function saveIfAborted<Example>({ signal, progress, timeline, settings, save }: TrainingRun<Example>) {
+async function saveIfAborted<Example>(
+  { signal, progress, timeline, settings, save }: TrainingRun<Example>,
+  meter: Meter<Example>,
+): Promise<void> {
   if (!signal?.aborted) return;
+  await meter.catchUp();
   await save();
   throw new Interrupted(
     `interrupted at step ${progress.completedSteps} of ${timeline.totalSteps}: saved in ${settings.out}, ` +
@@ -100,25 +113,26 @@ async function takeStep<Example>(
   const begin = performance.now();
   const factors = await meta?.beforeStep(step, told, batches);
   pruner.beforeStep(step, told.learningRate / run.peakRate);
-  const [result] = await Promise.all([
-    trainer.step(batches, step + 1, { ...told, factors }),
+  const [results] = await Promise.all([
+    trainer.advance(batches, step + 1, { ...told, factors }),
     feed.prepare(step + 1, progress.trainingSeconds / Math.max(1, step)),
   ]);
   progress.completedSteps = step + 1;
   progress.trainedExamples += batches.reduce((sum, { length }) => sum + length, 0);
-  meter.note(step, {
-    ...result,
+  meter.begun({
+    step,
     learningRate: told.learningRate,
     seconds: (performance.now() - begin) / 1000,
     tokens: batches.reduce((sum, batch) => sum + run.tokensOf(batch), 0),
   });
+  meter.note(results);
 }
 
-/** What a step came to. */
-interface StepNote {
-  readonly loss: number;
-  readonly gradientNorm: number;
+/** A step that is under way, or over. */
+interface BegunStep {
+  readonly step: number;
   readonly learningRate: number;
+  /** Until the next could begin. */
   readonly seconds: number;
   readonly tokens: number;
 }
@@ -128,6 +142,8 @@ class Meter<Example> {
   readonly #run: TrainingRun<Example>;
   readonly #startedAt = performance.now();
   readonly #startedSteps: number;
+  /** Steps whose results are not there yet. */
+  readonly #pending: BegunStep[] = [];
   #smoothedLoss: number;
   #badSteps = 0;
 
@@ -137,14 +153,40 @@ class Meter<Example> {
     this.#smoothedLoss = run.recorder.points.at(-1)?.loss ?? NaN;
   }
 
-  note(step: number, { loss, gradientNorm, learningRate, seconds, tokens }: StepNote): void {
-    const { progress, timeline, plan, listener, recorder } = this.#run;
-    progress.trainingSeconds += seconds;
-    progress.trainedTokens += tokens;
-    const stage = progress.stages[this.#stageAt(step)];
+  /** Expects the result of a step. */
+  begun(step: BegunStep): void {
+    this.#pending.push(step);
+    this.#count(step, step.seconds);
+    const { progress } = this.#run;
+    progress.trainedTokens += step.tokens;
+    const stage = progress.stages[this.#stageAt(step.step)];
     stage.steps++;
-    stage.seconds += seconds;
-    stage.tokens += tokens;
+    stage.tokens += step.tokens;
+  }
+
+  /** Notes results, in the order of their steps. */
+  note(results: readonly StepResult[]): void {
+    for (const result of results) this.#note(this.#pending.shift()!, result);
+  }
+
+  /** Waits for the steps that were begun, and notes what they came to. */
+  async catchUp(): Promise<void> {
+    const last = this.#pending.at(-1);
+    if (!last) return;
+    const begin = performance.now();
+    const results = await this.#run.trainer.drain();
+    this.#count(last, (performance.now() - begin) / 1000);
+    this.note(results);
+  }
+
+  #count({ step }: BegunStep, seconds: number): void {
+    const { progress } = this.#run;
+    progress.trainingSeconds += seconds;
+    progress.stages[this.#stageAt(step)].seconds += seconds;
+  }
+
+  #note({ step, learningRate }: BegunStep, { loss, gradientNorm }: StepResult): void {
+    const { progress, timeline, plan, listener, recorder } = this.#run;
     this.#badSteps = Number.isFinite(gradientNorm) ? 0 : this.#badSteps + 1;
     if (this.#badSteps > toleratedBadSteps) {
       throw new Error(

@@ -31,16 +31,20 @@ export interface MemoryRequest {
   readonly accumulates: boolean;
 }
 
-/** Address of each long-lived array, in bytes from the arena's start. */
-export interface TrainingMemory {
+/** Address of each array of the parameters, in bytes from the arena's start. */
+export interface ParameterMemory {
   readonly weights: number;
   readonly gradients: number;
-  /** Sums of gradients, if several batches make a step. */
-  readonly gradientSums: number;
   /** The optimiser's arrays, in the rule's order. */
   readonly states: readonly number[];
   /** Bit i of word j keeps weight 32j + i of the prunable range. */
   readonly mask: number;
+}
+
+/** Address of each long-lived array, in bytes from the arena's start. */
+export interface TrainingMemory extends ParameterMemory {
+  /** Sums of gradients, if several batches make a step. */
+  readonly gradientSums: number;
   /** The scalars block of each parameter group. */
   readonly scalars: readonly number[];
   /** The gradients' norm and the clip factor. */
@@ -66,6 +70,21 @@ export interface LookupMemory {
   readonly historyLength: number;
 }
 
+/** Takes memory for the parameters and what belongs to each of them. */
+export function placeParameters(
+  layout: ParameterLayout,
+  rule: UpdateRule,
+  allocator: Allocator,
+): ParameterMemory {
+  const take = (elements: number, purpose: string) => allocator.allocate(4 * elements, purpose);
+  return {
+    weights: take(layout.length, "weights"),
+    gradients: take(layout.length, "gradients"),
+    states: rule.states.map((name) => take(layout.length, name)),
+    mask: take(layout.prunableLength / 32, "mask"),
+  };
+}
+
 /** Takes memory for what outlives a step. */
 export function placeTrainingMemory(request: MemoryRequest, allocator: Allocator): TrainingMemory {
   const { layout, capacity: { columns }, rule, groups, lookup, accumulates } = request;
@@ -74,11 +93,8 @@ export function placeTrainingMemory(request: MemoryRequest, allocator: Allocator
   const listed = lookup ? columns : 0;
   const scalarCount = rule.scalars.length;
   return {
-    weights: take(layout.length, "weights"),
-    gradients: take(layout.length, "gradients"),
+    ...placeParameters(layout, rule, allocator),
     gradientSums: take(accumulates ? layout.length : 0, "sums of gradients"),
-    states: rule.states.map((name) => take(layout.length, name)),
-    mask: take(layout.prunableLength / 32, "mask"),
     scalars: Array.from({ length: groups }, () => take(scalarCount, "scalars")),
     norm: take(2, "norm"),
     // Each parameter may end with a chunk of its own.

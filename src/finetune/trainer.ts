@@ -1,39 +1,28 @@
 /**
- * The training engine: parameters, gradients and optimiser state in one arena, and a plan per batch size in tiles.
+ * A model in training: parameters, gradients and optimiser state in one arena, and the engine that takes steps with them.
  *
- * It knows steps and evaluations, not epochs, files or schedules; `loop.ts` is what goes around it.
+ * It knows steps and evaluations, not epochs, files or schedules; `loop.ts` is what goes around it. It is the same on every
+ * device: `step_engine.ts` has what differs.
  *
- * Between steps the parameters may be in a form that only kernels read: pruned matrices compact (`compact.ts`), rows of
- * the lookup table behind (`lazy_table.ts`). `settle` brings them into the form that everybody else knows.
+ * Between steps the parameters may be in a form or place that only the engine reads. `settle` brings them into the form that
+ * everybody else knows.
  * @module
  */
 import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import { Arena } from "../plan/arena.ts";
 import type { Executor, Task } from "../plan/executor.ts";
 import { zeroPruned } from "../pruning/method.ts";
-import { type BatchAnswers, BatchPrograms } from "./batch_programs.ts";
+import { isPrunable } from "../pruning/sparsity.ts";
 import type { MatrixPlace } from "./compact_task.ts";
+import { CpuEngine } from "./cpu_engine.ts";
 import type { ParameterGroup } from "./groups.ts";
-import type { TrainingMemory } from "./memory.ts";
+import type { ParameterMemory } from "./memory.ts";
 import type { MovementPart } from "./movement_part.ts";
 import type { ParameterLayout, ParameterSlot } from "./parameters.ts";
-import { groupScalars, type StepSettings } from "./step_settings.ts";
-import {
-  placeTrainer,
-  type TrainerNeeds,
-  trainerNeeds,
-  type TrainerOptions,
-  type TrainerPlaces,
-} from "./trainer_needs.ts";
+import type { BatchAnswers, StepEngine, StepResult } from "./step_engine.ts";
+import type { StepSettings } from "./step_settings.ts";
+import { type TrainerNeeds, trainerNeeds, type TrainerOptions } from "./trainer_needs.ts";
 import type { TrainingModel } from "./training_model.ts";
-
-/** What one optimiser step did. */
-export interface StepResult {
-  /** Mean over the batch. */
-  readonly loss: number;
-  /** Global norm of the gradients before clipping. Not finite: the step changed nothing. */
-  readonly gradientNorm: number;
-}
 
 /** A model being trained. Make it with `Trainer.create`; end it with `dispose`. */
 export class Trainer<Example> {
@@ -47,10 +36,14 @@ export class Trainer<Example> {
   readonly needs: TrainerNeeds;
   readonly #options: TrainerOptions<Example>;
   readonly #executor: Executor;
-  readonly #places: TrainerPlaces;
-  readonly #programs: BatchPrograms<Example>;
+  readonly #engine: StepEngine<Example>;
 
-  private constructor(options: TrainerOptions<Example>, executor: Executor, needs: TrainerNeeds) {
+  private constructor(
+    options: TrainerOptions<Example>,
+    needs: TrainerNeeds,
+    executor: Executor,
+    engine: StepEngine<Example>,
+  ) {
     this.#options = options;
     this.model = options.model;
     this.layout = needs.layout;
@@ -58,8 +51,7 @@ export class Trainer<Example> {
     this.rule = needs.rule;
     this.needs = needs;
     this.#executor = executor;
-    this.#places = placeTrainer(options, needs, executor.arena);
-    this.#programs = new BatchPrograms(options, needs, this.#places, executor);
+    this.#engine = engine;
     this.mask.fill(0xffffffff);
   }
 
@@ -72,7 +64,7 @@ export class Trainer<Example> {
       arena: new Arena(needs.arenaBytes),
     });
     try {
-      return new Trainer(options, executor, needs);
+      return new Trainer(options, needs, executor, new CpuEngine(options, needs, executor));
     } catch (error) {
       await executor.dispose();
       throw error;
@@ -81,21 +73,21 @@ export class Trainer<Example> {
 
   /** All weights, in the order of `layout`. A live view of the arena, to be used while settled. */
   get weights(): Float32Array {
-    return this.#flat("weights", this.#places.memory.weights);
+    return this.#flat("weights", this.#engine.memory.weights);
   }
 
   /** The optimiser's arrays by name, each in the order of `layout`. Live views, to be used while settled. */
   get states(): ReadonlyMap<string, Float32Array> {
-    const addresses = this.#places.memory.states;
+    const addresses = this.#engine.memory.states;
     return new Map(this.rule.states.map((name, index) => [name, this.#flat(name, addresses[index])]));
   }
 
   /**
-   * Gradients of the last step. A live view. After `gradient` they are those of all weights; after a step those of a
-   * lazily updated table are of the batch's rows alone, and those of compact matrices in packed order.
+   * Gradients of the last call of `gradient`, of all weights, or on the CPU of the last step. A live view. After a step those
+   * of a lazily updated table are of the batch's rows alone, and those of compact matrices in packed order.
    */
   get gradients(): Float32Array {
-    return this.#executor.arena.float32(this.#places.memory.gradients, this.layout.length);
+    return this.#executor.arena.float32(this.#engine.memory.gradients, this.layout.length);
   }
 
   /**
@@ -104,8 +96,9 @@ export class Trainer<Example> {
    */
   get mask(): Uint32Array {
     this.#checkSettled("mask");
+    this.#engine.handedOut();
     const { buffer } = this.#executor.arena.memory;
-    return new Uint32Array(buffer, this.#places.memory.mask, this.layout.prunableLength / 32);
+    return new Uint32Array(buffer, this.#engine.memory.mask, this.layout.prunableLength / 32);
   }
 
   /** A live view of one parameter, to be used while settled. */
@@ -115,24 +108,22 @@ export class Trainer<Example> {
 
   /** Whether weights and states are as `layout` says: not after a step that had pruned matrices or lazy rows. */
   get isSettled(): boolean {
-    const { compact, lazy } = this.#places.parts;
-    return compact.compacted.size === 0 && (lazy?.history.length ?? 0) === 0;
+    return this.#engine.isSettled;
   }
 
   /** Matrices that the last step ran with sparse kernels. 0 while settled. */
   get sparseMatrices(): number {
-    return this.#places.parts.compact.compacted.size;
+    return this.#engine.sparseMatrices;
   }
 
   /** Brings weights and states into the order of `layout`, until the next step or evaluation. Changes no number. */
-  async settle(): Promise<void> {
-    await this.#programs.flush();
-    await this.#places.parts.compact.expand(this.#executor);
+  settle(): Promise<void> {
+    return this.#engine.settle();
   }
 
   /** Movement pruning; undefined in a trainer that was made without a `scoreOptimizer`. */
   get movement(): MovementPart | undefined {
-    return this.#places.parts.movement;
+    return this.#engine.movement;
   }
 
   /**
@@ -145,14 +136,14 @@ export class Trainer<Example> {
     }
     await this.settle();
     this.movement.begin({ names, isSoft, steps });
-    this.#programs.forget();
+    this.#engine.movementChanged();
   }
 
   /** Ends training scores: the mask stays as it is, and what it prunes is lost. */
   async endMovement(): Promise<void> {
     await this.settle();
     this.movement?.end();
-    this.#programs.forget();
+    this.#engine.movementChanged();
   }
 
   /** Fills parameters with fresh random weights; all of them, or those named. */
@@ -167,7 +158,7 @@ export class Trainer<Example> {
   applyMask(): void {
     const prunable = (array: Float32Array) => array.subarray(0, this.layout.prunableLength);
     zeroPruned(this.mask, [this.weights, ...this.states.values()].map(prunable));
-    this.#places.parts.compact.maskChanged();
+    this.#engine.maskChanged();
   }
 
   /**
@@ -180,67 +171,84 @@ export class Trainer<Example> {
     names?: ReadonlySet<string>,
   ): Promise<void> {
     await this.settle();
-    const { compact } = this.#places.parts;
-    const places = [...compact.places].filter(([name]) => !names || names.has(name));
+    const places = this.layout.slots
+      .filter(({ name }) => isPrunable(name) && (names?.has(name) ?? true))
+      .map((slot) => [slot.name, this.#placeOf(slot)] as const);
+    this.#engine.handedOut();
     await this.#executor.perform(task, places.map(([name, place]) => request(name, place)));
-    compact.maskChanged();
+    this.#engine.maskChanged();
   }
 
   /**
    * Runs a task on the workers, once for each argument; gives the results in order. Settles first. What the task writes
    * must be none of the weights that masks zero.
    */
-  async perform<A, R>(task: Task<A, R>, request: (memory: TrainingMemory) => readonly A[]): Promise<R[]> {
+  async perform<A, R>(task: Task<A, R>, request: (memory: ParameterMemory) => readonly A[]): Promise<R[]> {
     await this.settle();
-    return await this.#executor.perform(task, request(this.#places.memory));
+    this.#engine.handedOut();
+    return await this.#executor.perform(task, request(this.#engine.memory));
   }
 
   /**
-   * One step: forward, backward, clip, update, mask. `step` counts from 1 and names the dropout masks. Of several
+   * Begins a step: forward, backward, clip, update, mask. `step` counts from 1 and names the dropout masks. Of several
    * batches the gradients are averaged over all their sequences; the trainer must have been made for that.
+   *
+   * Resolves when the next step may begin, which on some devices is before this one is over. Gives what is known by now and
+   * was not told before, of earlier steps too, in their order; `drain` has the rest.
    */
+  advance(
+    batches: readonly (readonly Example[])[],
+    step: number,
+    settings: StepSettings,
+  ): Promise<readonly StepResult[]> {
+    return this.#engine.advance(batches, step, settings);
+  }
+
+  /** Waits for the steps that were begun; gives the results that were not told before, in order. */
+  drain(): Promise<readonly StepResult[]> {
+    return this.#engine.drain();
+  }
+
+  /** Takes one step as `advance` does, and waits for it: of steps that were begun before nothing is told. */
   async step(
     batches: readonly (readonly Example[])[],
     step: number,
     settings: StepSettings,
   ): Promise<StepResult> {
-    const { arena } = this.#executor;
-    const { lazy } = this.#places.parts;
-    if (lazy?.history.isFull) await this.#programs.flush();
-    await this.#compact();
-    this.#writeScalars(step, settings);
-    this.movement?.beforeStep();
-    const loss = this.#options.accumulates
-      ? await this.#accumulate(batches, step)
-      : await this.#programs.run("train", batches[0], { step, part: 0 });
-    const [gradientNorm, clip] = arena.float32(this.#places.memory.norm, 2);
-    lazy?.history.end(clip);
-    return { loss, gradientNorm };
+    const known = await this.advance(batches, step, settings);
+    return [...known, ...await this.drain()].at(-1)!;
   }
 
   /**
    * Loss and gradient of a batch without dropout, changing no weight: `gradients` then holds them, of all weights, pruned
    * ones too. Settles first.
    */
-  async gradient(batch: readonly Example[]): Promise<number> {
-    await this.settle();
-    return await this.#programs.run("gradient", batch);
+  gradient(batch: readonly Example[]): Promise<number> {
+    return this.#engine.gradient(batch);
   }
 
   /** Loss and results without dropout, changing no number. */
-  async evaluate(batch: readonly Example[]): Promise<BatchAnswers> {
-    await this.#programs.flush();
-    await this.#compact();
-    return await this.#programs.evaluate(batch);
+  evaluate(batch: readonly Example[]): Promise<BatchAnswers> {
+    return this.#engine.evaluate(batch);
   }
 
-  /** Stops the workers. */
-  dispose(): Promise<void> {
-    return this.#executor.dispose();
+  /** Why the device is lost, and with it what was trained since the last save; undefined as long as it is there. */
+  get lost(): string | undefined {
+    return this.#engine.lost;
+  }
+
+  /** Stops the workers, and leaves the device. */
+  async dispose(): Promise<void> {
+    try {
+      await this.#engine.dispose();
+    } finally {
+      await this.#executor.dispose();
+    }
   }
 
   #flat(name: string, address: number): Float32Array {
     this.#checkSettled(name);
+    this.#engine.handedOut();
     return this.#executor.arena.float32(address, this.layout.length);
   }
 
@@ -248,32 +256,13 @@ export class Trainer<Example> {
     if (!this.isSettled) throw new Error(`Cannot read the ${what}: settle the trainer first`);
   }
 
-  /** Makes sparse matrices compact, where nobody needs the gradients of what is pruned. */
-  async #compact(): Promise<void> {
-    if (this.#options.sparse === false || this.movement?.activity) return;
-    if (await this.#places.parts.compact.compact(this.#executor)) this.#programs.forget();
-  }
-
-  #writeScalars(step: number, settings: StepSettings): void {
-    const { lazy } = this.#places.parts;
-    const blocks = groupScalars(this.rule, this.groups, step, settings);
-    for (const [index, scalars] of blocks.entries()) {
-      this.#executor.arena.float32(this.#places.memory.scalars[index], scalars.length).set(scalars);
-      if (lazy && this.groups[index].names.has(lazy.name)) lazy.history.begin(scalars);
-    }
-  }
-
-  /** Sums up the gradients of batches, each with its share of the sequences, and updates. Gives the mean loss. */
-  async #accumulate(batches: readonly (readonly Example[])[], step: number): Promise<number> {
-    const { arena } = this.#executor;
-    const total = batches.reduce((sum, { length }) => sum + length, 0);
-    let loss = 0;
-    for (const [part, batch] of batches.entries()) {
-      const share = batch.length / total;
-      arena.float32(this.#places.memory.batchShare, 1)[0] = share;
-      loss += share * await this.#programs.run(part === 0 ? "begin" : "accumulate", batch, { step, part });
-    }
-    await this.#programs.update();
-    return loss;
+  #placeOf({ shape: [rows, depth], offset }: ParameterSlot): MatrixPlace {
+    const { weights, states, mask } = this.#engine.memory;
+    return {
+      rows,
+      depth,
+      states: [weights, ...states].map((address) => address + 4 * offset),
+      mask: mask + offset / 8,
+    };
   }
 }

@@ -12,7 +12,7 @@ import { type MaskedSequence, type MaskingRule, maskSequence, maximumGuesses } f
 import { maskedLanguageEvaluation } from "../../evaluate/language_metrics.ts";
 import type { Evaluation } from "../../evaluate/metrics.ts";
 import { initialiseParameter } from "../parameters.ts";
-import type { BatchOutput } from "../batch_programs.ts";
+import type { BatchOutput } from "../step_engine.ts";
 import type { Trainer } from "../trainer.ts";
 import { indexView, type TrainingModel } from "../training_model.ts";
 import { bertBatches } from "./classification.ts";
