@@ -13,6 +13,7 @@ import { oneLine, scoped } from "./device_errors.ts";
 import type { BufferCopy, GpuExecutor, GpuExecutorFactory, ShaderProgram } from "./executor.ts";
 import { Pipelines } from "./pipelines.ts";
 import { Recording } from "./recording.ts";
+import { StagingBuffers } from "./staging.ts";
 
 /** How a `DeviceExecutor` runs. */
 export interface DeviceExecutorOptions {
@@ -60,7 +61,7 @@ export class DeviceExecutor implements GpuExecutor {
     this.lost = new Promise((resolve) => {
       device.lost.then(({ message }) => {
         if (this.#disposal) return;
-        const reason = `the GPU ${adapter.name} was lost: ${message || "no reason given"}`;
+        const reason = `the GPU ${adapter.name} was lost: ${oneLine(message) || "no reason given"}`;
         this.#fail(reason);
         resolve(reason);
       });
@@ -221,7 +222,9 @@ export class DeviceExecutor implements GpuExecutor {
     const call = action();
     this.#pending.add(call);
     try {
-      return await call;
+      const result = await call;
+      if (this.#failure) throw this.#failure;
+      return result;
     } catch (error) {
       // A lost device makes calls fail in many ways, and says so a moment later.
       await new Promise((resolve) => setTimeout(resolve));
@@ -269,37 +272,5 @@ export class DeviceExecutor implements GpuExecutor {
 
   #fail(reason: string): void {
     this.#failure ??= new Error(`Cannot use the GPU: ${reason}`);
-  }
-}
-
-/** Losses and norms, which are read most often, fit into one buffer that is made once. */
-const minimumStagingBytes = 4096;
-
-/** Buffers that reads pass through. One is kept: as a rule there is one read at a time. */
-class StagingBuffers {
-  readonly #device: GPUDevice;
-  #kept: GPUBuffer | undefined;
-
-  constructor(device: GPUDevice) {
-    this.#device = device;
-  }
-
-  take(bytes: number): GPUBuffer {
-    const kept = this.#kept;
-    this.#kept = undefined;
-    if (kept && kept.size >= bytes) return kept;
-    kept?.destroy();
-    const size = Math.max(minimumStagingBytes, bytes);
-    return this.#device.createBuffer({
-      label: "staging",
-      size,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    });
-  }
-
-  giveBack(buffer: GPUBuffer): void {
-    if (this.#kept && this.#kept.size >= buffer.size) return buffer.destroy();
-    this.#kept?.destroy();
-    this.#kept = buffer;
   }
 }
