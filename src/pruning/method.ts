@@ -108,10 +108,14 @@ function scoreList(matrix: PrunableMatrix, { method, pattern, previous }: Prunin
 function prunedCount(lists: readonly ScoreList[], sparsity: number, pattern: Pattern): number {
   const sum = (count: (list: ScoreList) => number) => lists.reduce((all, list) => all + count(list), 0);
   const blocks = sum(({ values }) => values.length);
-  const count = Math.round(sparsity * blocks);
-  if (!weightGroup(pattern)) return count;
-  const most = blocks - sum(({ spared }) => popcount(spared!));
-  return sparsity >= highestSparsity(pattern) - groupTolerance ? most : Math.min(most, count);
+  const spared = sum(({ spared }) => spared ? popcount(spared) : 0);
+  return Math.min(blocks - spared, countToPrune(pattern, sparsity, blocks));
+}
+
+/** How many of so many blocks a sparsity asks for: all, of which N:M lets only some, at the end of its way. */
+export function countToPrune(pattern: Pattern, sparsity: number, blocks: number): number {
+  const isWhole = weightGroup(pattern) && sparsity >= highestSparsity(pattern) - groupTolerance;
+  return isWhole ? blocks : Math.round(sparsity * blocks);
 }
 
 function checkSparsity(sparsity: number, pattern: Pattern): void {

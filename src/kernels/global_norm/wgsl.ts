@@ -48,9 +48,9 @@ export function globalNormPartialBytes(gradients: readonly Pick<GradientShaderRa
  * A call for each range and one more leave [norm, clip] at `result`: see `globalNormReference` for what they are. Every
  * workgroup sums a chunk of 16384 elements in an order that is fixed, so results are the same bits in every run.
  *
- * Numerics: f32. A partial sum is 64 squares or 16 by 4 lanes, then a tree; the last sum ⌈partials / 256⌉, then a tree. The
- * norm's relative error is within half of their additions times 2⁻²⁴: below 2e-6 for 10⁸ elements, and 2e-7 as a rule.
- * It is ∞ where a square is.
+ * Numerics: f32. A partial sum is 16 squares in each of 1024 lanes (64 in 256 where a count is no multiple of 4), then a tree;
+ * the last sum is ⌈partials / 256⌉ in each of 256 lanes, then a tree. The norm's relative error is at most half as many units
+ * of 2⁻²⁴ as that is additions in a row: 2e-6 for 10⁸ elements, and far less as a rule. It is ∞ where a square is.
  */
 export function globalNormCalls(
   { gradients, partials, result, maximumNorm, target }: GlobalNormShaderRequest,
