@@ -31,8 +31,9 @@ export interface ShaderPlanRequest {
   /** Calls after the graph: the optimiser. */
   readonly epilogue?: readonly ShaderCall[];
   /**
-   * A plan whose buffers this one shall run on, with more behind them where they do not suffice. The same graph for a smaller
-   * batch needs no more; so plan the largest batch first.
+   * A plan whose buffers this one shall run on: `buffers` begins with them, and has more behind them where they do not suffice.
+   * The same graph for a smaller batch needs no more, as long as its shaders want no other scratch; so plan the largest batch
+   * first, and let each plan reuse the one before it.
    */
   readonly reuse?: ShaderPlan;
   /** Shaders by the name of their operation; default all there are. */
