@@ -11,12 +11,14 @@ import {
   uniformWords,
 } from "./shader.ts";
 
-/** Invocations of a workgroup: what every device can do. */
+/** Invocations of a workgroup, unless a shader wants other: what every device can do. */
 export const workgroupSize = 256;
 
 /** What differs between shaders. */
 export interface ShaderText {
   readonly key: string;
+  /** Invocations of a workgroup; 256 by default. */
+  readonly workgroupSize?: number;
   /** WGSL type by the name of what is read, in the order of the bindings; false for one that this variant does without. */
   readonly reads: Readonly<Record<string, string | false>>;
   /** WGSL type by the name of what is written. */
@@ -31,7 +33,7 @@ export interface ShaderText {
 
 /** A shader of one-dimensional workgroups. */
 export function writeShader(
-  { key, reads, writes, sizes, declarations = "", main }: ShaderText,
+  { key, workgroupSize: lanes = workgroupSize, reads, writes, sizes, declarations = "", main }: ShaderText,
 ): Shader {
   const storage = [
     ...Object.entries(reads).filter(([, type]) => type).map(([name, type]) =>
@@ -52,7 +54,7 @@ struct Sizes { ${members.map(([name, type]) => `${name}: ${type}`).join(", ")} }
 ${storage.map((text, binding) => `@group(0) @binding(${binding}) var${text};`).join("\n")}
 @group(0) @binding(${storage.length}) var<uniform> sizes: Sizes;
 ${declarations}
-@compute @workgroup_size(${workgroupSize})
+@compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) groupPosition: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = groupPosition.y * sizes.groupsX + groupPosition.x;
   if (group >= sizes.groups) { return; }

@@ -19,20 +19,13 @@ import {
 
 /** Owns queries. `highest` and `total` are of the invocation's four rows; `total` is summed over its columns only until the end. */
 function forwardShader(shape: TileShape, training: boolean): Shader {
-  return attentionShader(
-    training ? "attention_training" : "attention",
-    shape,
-    [
-      { name: "q", use: "read", kind: "matrix" },
-      { name: "k", use: "read", kind: "matrix" },
-      { name: "v", use: "read", kind: "matrix" },
-      { name: "offsets", use: "read", kind: "u32" },
-      ...(shape.dropout ? [{ name: "seed", use: "read", kind: "u32" } as const] : []),
-      { name: "context", use: "write", kind: "matrix" },
-      ...(training ? [{ name: "logSumExp", use: "write", kind: "f32" } as const] : []),
-    ],
-    loadTile("q", "left") + loadTile("k", "across") + loadTile("v", "right"),
-    `
+  return attentionShader({
+    name: training ? "attention_training" : "attention",
+    reads: ["q", "k", "v"],
+    writes: ["context"],
+    writesRows: training ? ["logSumExp"] : [],
+    declarations: loadTile("q", "left") + loadTile("k", "across") + loadTile("v", "right"),
+    main: `
   // Not -∞: a difference of two of those would be NaN.
   var highest = vec4f(-0x1.fffffep127f);
   var total: vec4f;
@@ -84,7 +77,7 @@ function forwardShader(shape: TileShape, training: boolean): Shader {
   }`
         : ""
     }`,
-  );
+  }, shape);
 }
 
 /** context = dropout(softmax(q·k / √headSize)) · v, and the log-sum-exp when training. */
@@ -97,8 +90,8 @@ export const attentionShaders = defineLowering({
   lower({ attributes, inputs, outputs, target }) {
     const shape = tileShape(attributes, outputs[0].type);
     const [q, k, v, offsets, seed] = inputs;
-    const operands = [q, k, v, offsets, ...(shape.dropout ? [seed] : []), ...outputs];
-    const ranges = operands.map((operand) => wholeRange(operand!, "an operand of attention"));
+    const operands = [q, k, v, offsets, shape.dropout ? seed : undefined, ...outputs];
+    const ranges = operands.map((operand) => operand && wholeRange(operand, "an operand of attention"));
     const shader = forwardShader(shape, attributes.training);
     return [attentionCall(shader, ranges, attributes, outputs[0].type, offsets!.type, target)];
   },

@@ -6,15 +6,9 @@
  * @module
  */
 import type { ValueType } from "../../graph/graph.ts";
-import { dropFunctions, dropMembers, dropWords } from "../dropout/wgsl.ts";
-import {
-  type BufferRange,
-  linearGrid,
-  type Shader,
-  type ShaderCall,
-  type ShaderTarget,
-  uniformWords,
-} from "../shader.ts";
+import { dropFunctions, dropSizes, dropValues } from "../dropout/wgsl.ts";
+import type { BufferRange, Shader, ShaderCall, ShaderTarget } from "../shader.ts";
+import { callShader, writeShader } from "../wgsl_shader.ts";
 import { type AttentionAttributes, attentionSizes } from "./lowering.ts";
 import { dropoutKeys } from "./reference.ts";
 import { tileDeclarations, type TileShape, tileSide, workgroupSize } from "./wgsl_tiles.ts";
@@ -25,56 +19,62 @@ export function tileShape(attributes: AttentionAttributes, matrix: ValueType): T
   return { chunks: Math.ceil(headSize / tileSide), vectors: headSize % 4 === 0, dropout: dropout > 0 };
 }
 
-/** A storage binding. Matrices [hidden, columns] are read and written a vector of features at a time. */
-export interface Binding {
+/** What differs between the shaders of attention. */
+export interface AttentionText {
   readonly name: string;
-  readonly use: "read" | "write";
-  readonly kind: "matrix" | "f32" | "u32";
+  /** Matrices [hidden, columns] that are read. */
+  readonly reads: readonly string[];
+  /** Arrays of f32 that are read: the bindings that follow; then come the offsets, and the seed if there is dropout. */
+  readonly readsRows?: readonly string[];
+  /** Matrices that are written. */
+  readonly writes: readonly string[];
+  /** Arrays of f32 that are written: the last bindings. */
+  readonly writesRows?: readonly string[];
+  /** Functions. */
+  readonly declarations: string;
+  /**
+   * Body of `main`, which has: the `begin` and `end` of a sequence's columns; `ownFirst`, the first of the columns that the workgroup
+   * owns; `row` and `column`, which say what the invocation has of a tile (see `wgsl_tiles.ts`). For the columns past the last offset
+   * `isPadding` is true and `blocksEnd`, else `end`, is `begin`.
+   */
+  readonly main: string;
 }
 
-/**
- * A shader of attention: `body` with all that these functions declare in front of it.
- *
- * In `body`: `sequence` with its columns `begin` to `end`; `ownFirst`, the first of the owned columns; `row` and `column`, which
- * say what the invocation has of a tile: rows row + 8·i for i < 4, as a `Block` of one vector each, and columns 4·column to
- * 4·column + 3. For the columns past the last offset, `isPadding` is true and `blocksEnd`, else `end`, is `begin`.
- */
+/** A shader of attention. */
 export function attentionShader(
-  name: string,
-  shape: TileShape,
-  bindings: readonly Binding[],
-  functions: string,
-  body: string,
+  { name, reads, readsRows = [], writes, writesRows = [], declarations, main }: AttentionText,
+  { chunks, vectors, dropout }: TileShape,
 ): Shader {
-  const { chunks, vectors, dropout } = shape;
-  const matrices = bindings.filter(({ kind }) => kind === "matrix");
-  return {
+  const typed = (names: readonly string[], type: string) =>
+    Object.fromEntries(names.map((name) => [name, `array<${type}>`]));
+  const element = vectors ? "vec4f" : "f32";
+  return writeShader({
     key: `${name}_f32${vectors ? "x4" : ""}_chunks${chunks}${dropout ? "_dropout" : ""}`,
-    bindings: [...bindings.map(({ use }) => use), "uniform"],
-    code: `
-struct Sizes {
-  heads: u32, headSize: u32, scale: f32,
-  sequences: u32, columns: u32, groupsX: u32,
-  ${dropMembers}
-}
+    workgroupSize,
+    reads: {
+      ...typed(reads, element),
+      ...typed(readsRows, "f32"),
+      offsets: "array<u32>",
+      seed: dropout && "array<u32>",
+    },
+    writes: { ...typed(writes, element), ...typed(writesRows, "f32") },
+    sizes: { heads: "u32", headSize: "u32", scale: "f32", sequences: "u32", columns: "u32", ...dropSizes },
+    declarations: `
 const four = vec4u(0u, 1u, 2u, 3u);
-${bindings.map((binding, index) => declareBinding(binding, index, vectors)).join("\n")}
-@group(0) @binding(${bindings.length}) var<uniform> sizes: Sizes;
 var<workgroup> parts: array<vec4f, ${workgroupSize}>;
 var<workgroup> found: u32;
+var<private> ownLane: u32;
 var<private> head: u32;
-${matrices.map((matrix) => accessor(matrix, vectors)).join("")}
+${reads.map((matrix) => readFunction(matrix, vectors)).join("")}
+${writes.map((matrix) => storeFunction(matrix, vectors)).join("")}
 ${tileDeclarations}
 ${ownership}
 ${dropout ? keepFactors : ""}
-${functions}
-@compute @workgroup_size(${workgroupSize})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
-  lane = index;
-  let number = group.y * sizes.groupsX + group.x;
-  head = number % sizes.heads;
-  let item = number / sizes.heads;
-  if (item >= firstItem(sizes.sequences + 1u)) { return; }
+${declarations}`,
+    main: `
+  ownLane = lane;
+  head = group % sizes.heads;
+  let item = group / sizes.heads;
   let sequence = sequenceOf(item);
   let begin = startOf(sequence);
   let end = startOf(sequence + 1u);
@@ -84,15 +84,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   let blocksEnd = select(end, begin, isPadding);
   let row = lane / 8u;
   let column = lane % 8u;
-  ${body}
-}`,
-  };
+  ${main}`,
+  });
 }
 
 /** The call of a shader of attention over all columns. */
 export function attentionCall(
   shader: Shader,
-  ranges: readonly BufferRange[],
+  ranges: readonly (BufferRange | undefined)[],
   attributes: AttentionAttributes,
   matrix: ValueType,
   offsets: ValueType,
@@ -100,22 +99,16 @@ export function attentionCall(
 ): ShaderCall {
   const { heads, headSize, columns, dropout, stream } = attentionSizes(attributes, matrix);
   const sequences = offsets.shape[0] - 1;
+  const scale = { f32: 1 / Math.sqrt(headSize) };
+  const drops = dropValues({ rate: dropout, stream });
   const items = Math.floor(columns / tileSide) + sequences + 1;
-  const workgroups = linearGrid(items * heads, target);
-  return {
+  return callShader(
     shader,
     ranges,
-    uniforms: uniformWords(
-      heads,
-      headSize,
-      { f32: 1 / Math.sqrt(headSize) },
-      sequences,
-      columns,
-      workgroups[0],
-      ...dropWords({ rate: dropout, stream }),
-    ),
-    workgroups,
-  };
+    [heads, headSize, scale, sequences, columns, ...drops],
+    items * heads,
+    target,
+  );
 }
 
 /**
@@ -131,7 +124,7 @@ fn firstItem(sequence: u32) -> u32 {
   return startOf(sequence) / ${tileSide}u + sequence;
 }
 fn sequenceOf(item: u32) -> u32 {
-  for (var sequence = lane; sequence <= sizes.sequences; sequence += ${workgroupSize}u) {
+  for (var sequence = ownLane; sequence <= sizes.sequences; sequence += ${workgroupSize}u) {
     if (firstItem(sequence) <= item && item < firstItem(sequence + 1u)) { found = sequence; }
   }
   return workgroupUniformLoad(&found);
@@ -145,33 +138,30 @@ fn keepFactors(query: vec4u, key: vec4u) -> vec4f {
   return select(vec4f(), vec4f(sizes.keepScale), kept);
 }`;
 
-function declareBinding({ name, use, kind }: Binding, index: number, vectors: boolean): string {
-  const element = kind === "matrix" ? vectors ? "vec4f" : "f32" : kind;
-  const access = use === "read" ? "read" : "read_write";
-  return `@group(0) @binding(${index}) var<storage, ${access}> ${name}: array<${element}>;`;
-}
+const outside = "column >= end || depth >= sizes.headSize";
+const first = "let first = (column * sizes.heads + head) * sizes.headSize + depth;";
+const eachFeature = "for (var i = 0u; i < min(4u, sizes.headSize - depth); i++)";
 
-/** `<name>At` gives four features of a column, 0 where the column or the feature is past the end; `<name>Store` leaves those alone. */
-function accessor({ name, use }: Binding, vectors: boolean): string {
-  const outside = "column >= end || depth >= sizes.headSize";
-  const first = "let first = (column * sizes.heads + head) * sizes.headSize + depth;";
-  const single = "for (var i = 0u; i < min(4u, sizes.headSize - depth); i++)";
-  if (use === "write") {
-    return `
-fn ${name}Store(column: u32, end: u32, depth: u32, value: vec4f) {
-  if (${outside}) { return; }
-  ${first}
-  ${vectors ? `${name}[first / 4u] = value;` : `${single} { ${name}[first + i] = value[i]; }`}
-}`;
-  }
+/** `<matrix>At` gives four features of a column, 0 where the column or the feature is past the end. */
+function readFunction(matrix: string, vectors: boolean): string {
   return `
-fn ${name}At(column: u32, end: u32, depth: u32) -> vec4f {
+fn ${matrix}At(column: u32, end: u32, depth: u32) -> vec4f {
   if (${outside}) { return vec4f(); }
   ${first}
   ${
-    vectors ? `return ${name}[first / 4u];` : `var result: vec4f;
-  ${single} { result[i] = ${name}[first + i]; }
+    vectors ? `return ${matrix}[first / 4u];` : `var result: vec4f;
+  ${eachFeature} { result[i] = ${matrix}[first + i]; }
   return result;`
   }
+}`;
+}
+
+/** `<matrix>Store` stores four features of a column, but for those past the end. */
+function storeFunction(matrix: string, vectors: boolean): string {
+  return `
+fn ${matrix}Store(column: u32, end: u32, depth: u32, value: vec4f) {
+  if (${outside}) { return; }
+  ${first}
+  ${vectors ? `${matrix}[first / 4u] = value;` : `${eachFeature} { ${matrix}[first + i] = value[i]; }`}
 }`;
 }

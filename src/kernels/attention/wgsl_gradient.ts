@@ -3,10 +3,11 @@
  * gradQ, once by the owners of keys for gradK and gradV. So every sum has one owner, who adds in a fixed order.
  * @module
  */
-import { defineLowering, linearGrid, type Shader, uniformWords, wholeRange } from "../shader.ts";
+import { defineLowering, type Shader, wholeRange } from "../shader.ts";
+import { callShader, workgroupSize, writeShader } from "../wgsl_shader.ts";
 import { attentionGradient } from "./gradient.ts";
 import { attentionSizes } from "./lowering.ts";
-import { attentionCall, attentionShader, type Binding, tileShape } from "./wgsl_frame.ts";
+import { attentionCall, attentionShader, tileShape } from "./wgsl_frame.ts";
 import {
   addWeighted,
   declareSums,
@@ -18,25 +19,18 @@ import {
   tileSide,
 } from "./wgsl_tiles.ts";
 
-/** What both shaders of scores read; then they write. */
-function scoreBindings({ dropout }: TileShape): Binding[] {
-  return [
-    ...["gradContext", "q", "k", "v"].map((name) => ({ name, use: "read", kind: "matrix" } as const)),
-    ...["logSumExp", "delta"].map((name) => ({ name, use: "read", kind: "f32" } as const)),
-    { name: "offsets", use: "read", kind: "u32" },
-    ...(dropout ? [{ name: "seed", use: "read", kind: "u32" } as const] : []),
-  ];
-}
+/** What both shaders of scores read. */
+const scoreOperands = { reads: ["gradContext", "q", "k", "v"], readsRows: ["logSumExp", "delta"] };
 
 /** Owns queries: gradQ_i = Σ_j gradScore_ij · k_j / √headSize. */
 function queryShader(shape: TileShape): Shader {
-  return attentionShader(
-    "attention_gradient_q",
-    shape,
-    [...scoreBindings(shape), { name: "gradQ", use: "write", kind: "matrix" }],
-    loadTile("q", "left") + loadTile("k", "across") + loadTile("k", "right") +
+  return attentionShader({
+    name: "attention_gradient_q",
+    ...scoreOperands,
+    writes: ["gradQ"],
+    declarations: loadTile("q", "left") + loadTile("k", "across") + loadTile("k", "right") +
       loadTile("gradContext", "left") + loadTile("v", "across"),
-    `
+    main: `
   ${declareSums("sum", shape)}
   // Rows that are not owned have finite numbers, which nobody stores.
   let own = head * sizes.columns + min(vec4u(ownFirst + row) + 8u * four, vec4u(end - 1u));
@@ -56,22 +50,18 @@ function queryShader(shape: TileShape): Shader {
     ${addWeighted("sum", "scores", "kToRight", "keyFirst", shape)}
   }
   ${storeSums("sum", "gradQ", shape, (vector) => `${vector} * sizes.scale`)}`,
-  );
+  }, shape);
 }
 
 /** Owns keys: gradV_j = Σ_i keep_ij · P_ij · gradContext_i, gradK_j = Σ_i gradScore_ij · q_i / √headSize. */
 function keyShader(shape: TileShape): Shader {
-  return attentionShader(
-    "attention_gradient_kv",
-    shape,
-    [
-      ...scoreBindings(shape),
-      { name: "gradK", use: "write", kind: "matrix" },
-      { name: "gradV", use: "write", kind: "matrix" },
-    ],
-    loadTile("k", "left") + loadTile("q", "across") + loadTile("q", "right") +
+  return attentionShader({
+    name: "attention_gradient_kv",
+    ...scoreOperands,
+    writes: ["gradK", "gradV"],
+    declarations: loadTile("k", "left") + loadTile("q", "across") + loadTile("q", "right") +
       loadTile("v", "left") + loadTile("gradContext", "across") + loadTile("gradContext", "right"),
-    `
+    main: `
   ${declareSums("sumK", shape)}
   ${declareSums("sumV", shape)}
   for (var queryFirst = begin; queryFirst < blocksEnd; queryFirst += ${tileSide}u) {
@@ -98,7 +88,7 @@ function keyShader(shape: TileShape): Shader {
   }
   ${storeSums("sumK", "gradK", shape, (vector) => `${vector} * sizes.scale`)}
   ${storeSums("sumV", "gradV", shape, (vector) => vector)}`,
-  );
+  }, shape);
 }
 
 /** Text: `expression` for I = 0, 1, 2, 3. */
@@ -106,29 +96,21 @@ function eachOf(expression: string): string {
   return [0, 1, 2, 3].map((i) => expression.replaceAll("I]", `${i}]`)).join(", ");
 }
 
-const deltaSize = 256;
-
 /** delta[head, column] = Σ_d gradContext · context, what softmax takes off: an invocation makes one. */
-const deltaShader: Shader = {
+const deltaShader = writeShader({
   key: "attention_gradient_delta_f32",
-  bindings: ["read", "read", "write", "uniform"],
-  code: `
-struct Sizes { heads: u32, headSize: u32, columns: u32, groupsX: u32 }
-@group(0) @binding(0) var<storage, read> gradContext: array<f32>;
-@group(0) @binding(1) var<storage, read> context: array<f32>;
-@group(0) @binding(2) var<storage, read_write> delta: array<f32>;
-@group(0) @binding(3) var<uniform> sizes: Sizes;
-@compute @workgroup_size(${deltaSize})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * sizes.groupsX + group.x) * ${deltaSize}u + lane;
+  reads: { gradContext: "array<f32>", context: "array<f32>" },
+  writes: { delta: "array<f32>" },
+  sizes: { heads: "u32", headSize: "u32", columns: "u32" },
+  main: `
+  let i = group * ${workgroupSize}u + lane;
   if (i >= sizes.heads * sizes.columns) { return; }
   var sum = 0.0;
   for (var at = i * sizes.headSize; at < (i + 1u) * sizes.headSize; at++) {
     sum = fma(gradContext[at], context[at], sum);
   }
-  delta[(i % sizes.heads) * sizes.columns + i / sizes.heads] = sum;
-}`,
-};
+  delta[(i % sizes.heads) * sizes.columns + i / sizes.heads] = sum;`,
+});
 
 /** Gradients with respect to q, k and v. */
 export const attentionGradientShaders = defineLowering({
@@ -151,18 +133,18 @@ export const attentionGradientShaders = defineLowering({
     const [gradQ, gradK, gradV] = outputs.map((operand) =>
       wholeRange(operand, "a result of attentionGradient")
     );
-    const workgroups = linearGrid(Math.ceil(heads * columns / deltaSize), target);
-    const shared = [gradContext!, q!, k!, v!, logSumExp!, delta, offsets!];
-    if (shape.dropout) shared.push(seed!);
+    const deltaGroups = Math.ceil(heads * columns / workgroupSize);
+    const shared = [gradContext, q, k, v, logSumExp, delta, offsets, shape.dropout ? seed : undefined];
     const call = (shader: Shader, ...results: typeof shared) =>
       attentionCall(shader, [...shared, ...results], attributes, matrix, inputs[6]!.type, target);
     return [
-      {
-        shader: deltaShader,
-        ranges: [gradContext!, context!, delta],
-        uniforms: uniformWords(heads, headSize, columns, workgroups[0]),
-        workgroups,
-      },
+      callShader(
+        deltaShader,
+        [gradContext, context, delta],
+        [heads, headSize, columns],
+        deltaGroups,
+        target,
+      ),
       call(queryShader(shape), gradQ),
       call(keyShader(shape), gradK, gradV),
     ];

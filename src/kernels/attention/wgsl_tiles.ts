@@ -113,38 +113,41 @@ export function loadTile(matrix: string, into: "left" | "right" | "across"): str
     // Lanes that are neighbours read different columns, so that what they store does not meet in one memory bank.
     return `
 fn ${matrix}Across(first: u32, end: u32, depth: u32) {
-  let side = first + 4u * (lane % 8u);
-  let vector = 4u * (lane / 8u);
+  let side = first + 4u * (ownLane % 8u);
+  let vector = 4u * (ownLane / 8u);
   let block = transpose(mat4x4f(
     ${[0, 1, 2, 3].map((i) => `${matrix}At(side + ${i}u, end, depth + vector)`).join(",\n    ")}));
-  ${[0, 1, 2, 3].map((i) => `right[${stride}u * (vector + ${i}u) + lane % 8u] = block[${i}];`).join("\n  ")}
+  ${
+      [0, 1, 2, 3].map((i) => `right[${stride}u * (vector + ${i}u) + ownLane % 8u] = block[${i}];`).join(
+        "\n  ",
+      )
+    }
 }`;
   }
   return `
 fn ${matrix}To${into === "left" ? "Left" : "Right"}(first: u32, end: u32, depth: u32) {
-  for (var side = lane / 8u; side < ${tileSide}u; side += 8u) {
-    ${into}[${stride}u * side + lane % 8u] = ${matrix}At(first + side, end, depth + 4u * (lane % 8u));
+  for (var side = ownLane / 8u; side < ${tileSide}u; side += 8u) {
+    ${into}[${stride}u * side + ownLane % 8u] = ${matrix}At(first + side, end, depth + 4u * (ownLane % 8u));
   }
 }`;
 }
 
-/** What all shaders with tiles declare: `product` gives sum + left · right, over `vectors` vectors of left's columns. */
+/** What all shaders with tiles declare, besides `ownLane`, the number of the invocation: `product` gives sum + left · right, over `vectors` vectors of left's columns. */
 export const tileDeclarations = `
 alias Block = array<vec4f, 4>;
 var<workgroup> left: array<vec4f, ${tileSide * stride}>;
 var<workgroup> right: array<vec4f, ${tileSide * stride}>;
-var<private> lane: u32;
 fn addProducts(sum: vec4f, a: vec4f, b: Block) -> vec4f {
   return fma(a.wwww, b[3], fma(a.zzzz, b[2], fma(a.yyyy, b[1], fma(a.xxxx, b[0], sum))));
 }
 fn product(sum: Block, vectors: u32) -> Block {
-  let row = ${stride}u * (lane / 8u);
+  let row = ${stride}u * (ownLane / 8u);
   var sum0 = sum[0];
   var sum1 = sum[1];
   var sum2 = sum[2];
   var sum3 = sum[3];
   for (var k = 0u; k < vectors; k++) {
-    let at = ${4 * stride}u * k + lane % 8u;
+    let at = ${4 * stride}u * k + ownLane % 8u;
     let b = Block(right[at], right[at + ${stride}u], right[at + ${2 * stride}u], right[at + ${3 * stride}u]);
     sum0 = addProducts(sum0, left[row + k], b);
     sum1 = addProducts(sum1, left[row + ${8 * stride}u + k], b);

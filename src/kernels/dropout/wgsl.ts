@@ -3,7 +3,8 @@
  * @module
  */
 import { elementCount } from "../../graph/graph.ts";
-import { defineLowering, linearGrid, type Shader, uniformWords, wholeRange } from "../shader.ts";
+import { defineLowering, wholeRange } from "../shader.ts";
+import { callShader, workgroupSize, writeShader } from "../wgsl_shader.ts";
 import { dropThreshold, streamWord } from "./emit_random.ts";
 import { dropout } from "./operation.ts";
 import type { DropoutAttributes } from "./reference.ts";
@@ -28,35 +29,28 @@ fn isKept(index: vec4u, key: vec2u, threshold: u32) -> vec4<bool> {
   return (randomBits(key, index) >> vec4u(8u)) >= vec4u(threshold);
 }`;
 
-/** Members of a uniform block: what `dropWords` gives. */
-export const dropMembers = "streamWord: u32, threshold: u32, keepScale: f32";
+/** What a shader that drops has in its uniform block. */
+export const dropSizes = { streamWord: "u32", threshold: "u32", keepScale: "f32" } as const;
 
-/** The values of `dropMembers`, for `uniformWords`. */
-export function dropWords({ rate, stream }: DropoutAttributes): [number, number, { f32: number }] {
+/** The values of `dropSizes`, in order. */
+export function dropValues({ rate, stream }: DropoutAttributes): [number, number, { f32: number }] {
   return [streamWord(stream), dropThreshold(rate), { f32: 1 / (1 - rate) }];
 }
 
-const workgroupSize = 256;
-
 /** As a column's features are neighbours, the random index of an element is its place. An invocation makes four elements. */
-const shader: Shader = {
+const shader = writeShader({
   key: "dropout_f32",
-  bindings: ["read", "read", "write", "uniform"],
-  code: `${dropFunctions}
-struct Sizes { vectors: u32, groupsX: u32, ${dropMembers} }
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read> seed: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(3) var<uniform> sizes: Sizes;
-@compute @workgroup_size(${workgroupSize})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * sizes.groupsX + group.x) * ${workgroupSize}u + lane;
+  reads: { x: "array<vec4f>", seed: "array<u32>" },
+  writes: { y: "array<vec4f>" },
+  sizes: { vectors: "u32", ...dropSizes },
+  declarations: dropFunctions,
+  main: `
+  let i = group * ${workgroupSize}u + lane;
   if (i >= sizes.vectors) { return; }
   let key = vec2u(seed[0] ^ sizes.streamWord, seed[1]);
   let kept = isKept(4u * i + vec4u(0u, 1u, 2u, 3u), key, sizes.threshold);
-  y[i] = select(vec4f(), x[i] * sizes.keepScale, kept);
-}`,
-};
+  y[i] = select(vec4f(), x[i] * sizes.keepScale, kept);`,
+});
 
 /** y = kept ? x / (1 − rate) : 0. */
 export const dropoutShaders = defineLowering({
@@ -64,12 +58,8 @@ export const dropoutShaders = defineLowering({
   lower({ attributes, inputs: [x, seed], outputs: [y], target }) {
     // Columns come in multiples of 4 at the least, and so do elements.
     const vectors = elementCount(y.type) / 4;
-    const workgroups = linearGrid(Math.ceil(vectors / workgroupSize), target);
-    return [{
-      shader,
-      ranges: [x, seed, y].map((operand) => wholeRange(operand!, "dropout")),
-      uniforms: uniformWords(vectors, workgroups[0], ...dropWords(attributes)),
-      workgroups,
-    }];
+    const ranges = [x, seed, y].map((operand) => wholeRange(operand!, "dropout"));
+    const sizes = [vectors, ...dropValues(attributes)];
+    return [callShader(shader, ranges, sizes, Math.ceil(vectors / workgroupSize), target)];
   },
 });
