@@ -6,7 +6,7 @@
  */
 import type { BufferRange } from "../shader.ts";
 
-/** Words that an invocation of each workgroup has: one. */
+/** Invocations of a workgroup. */
 export const workgroupSize = 256;
 
 /** Weights of a chunk, which a workgroup has at a time: a mask word an invocation. */
