@@ -10,14 +10,15 @@ import { accumulateSteps } from "../kernels/accumulate/kernel.ts";
 import { type FlatRange, globalNormSteps } from "../kernels/global_norm/steps.ts";
 import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import { type UpdateRange, updateSteps } from "../kernels/optimizer/steps.ts";
-import { type PackedStructure, valueCount } from "../kernels/sparse_matmul/pack.ts";
+import type { PackedStructure } from "../kernels/sparse_matmul/pack.ts";
 import { type Plan, planGraph } from "../plan/plan.ts";
 import type { CompactMatrices } from "./compact.ts";
 import type { ParameterGroup } from "./groups.ts";
 import type { LazyPart, LazyTableSteps } from "./lazy_table.ts";
 import type { TrainingMemory } from "./memory.ts";
 import type { MovementPart } from "./movement_part.ts";
-import { type ParameterLayout, slotEnd } from "./parameters.ts";
+import type { ParameterLayout } from "./parameters.ts";
+import { type Stretch, stretchesOf, trainedNames } from "./stretches.ts";
 import type { TrainingModel } from "./training_model.ts";
 
 /**
@@ -130,7 +131,7 @@ function epilogueOf(mode: StepMode, request: StepRequest, lazy: LazyPart | undef
   if (mode === "train") return optimizerSteps(request, lazy, memory.gradients);
   if (mode === "gradient") return [];
   return accumulateSteps({
-    ranges: stretchesOf(request, false).map(({ begin, count }) => ({
+    ranges: stretchesIn(request, false).map(({ begin, count }) => ({
       address: memory.gradients + 4 * begin,
       count,
     })),
@@ -144,7 +145,7 @@ function epilogueOf(mode: StepMode, request: StepRequest, lazy: LazyPart | undef
 /** The global norm, then one fused pass over each stretch of parameters that are updated alike. */
 function optimizerSteps(request: UpdateRequest, lazy: LazyPart | undefined, gradients: number): Step[] {
   const { memory, rule, target: { workers } } = request;
-  const stretches = stretchesOf(request, lazy !== undefined);
+  const stretches = stretchesIn(request, lazy !== undefined);
   const clip = memory.norm + 4;
   const maskOf = ({ begin, masked }: Stretch) => masked ? memory.mask + begin / 8 : undefined;
   const gradientsOf = (stretch: Stretch): FlatRange => ({
@@ -172,39 +173,13 @@ function optimizerSteps(request: UpdateRequest, lazy: LazyPart | undefined, grad
   return [...before, ...norm, ...update, ...after, ...(lazy?.update ?? [])];
 }
 
-function trainedNames(groups: readonly ParameterGroup[]): ReadonlySet<string> {
-  return new Set(groups.flatMap(({ names }) => [...names]));
-}
-
-/** Parameters one after the other that are updated alike. */
-interface Stretch {
-  readonly begin: number;
-  count: number;
-  readonly group: number;
-  readonly masked: boolean;
-}
-
-/** The stretches of the flat range: a compact matrix is one of its own, a lazy table and what is frozen are in none. */
-function stretchesOf({ layout, groups, parts }: UpdateRequest, isLazy: boolean): Stretch[] {
-  const { compact, lazy } = parts;
-  const stretches: Stretch[] = [];
-  let isOpen = false;
-  for (const slot of layout.slots) {
-    const matrix = compact.compacted.get(slot.name);
-    const group = groups.findIndex(({ names }) => names.has(slot.name));
-    if (group < 0 || (isLazy && slot.name === lazy?.name)) {
-      isOpen = false;
-    } else if (matrix) {
-      stretches.push({ begin: slot.offset, count: valueCount(matrix.structure), group, masked: false });
-      isOpen = false;
-    } else {
-      const masked = compact.places.has(slot.name);
-      const last = stretches.at(-1);
-      if (isOpen && last && last.group === group && last.masked === masked) {
-        last.count = slotEnd(slot) - last.begin;
-      } else stretches.push({ begin: slot.offset, count: slotEnd(slot) - slot.offset, group, masked });
-      isOpen = true;
-    }
-  }
-  return stretches;
+/** The stretches in a plan: a compact matrix is one of its own, a lazy table and what is frozen are in none. */
+function stretchesIn(
+  { layout, groups, parts: { compact, lazy } }: UpdateRequest,
+  isLazy: boolean,
+): Stretch[] {
+  return stretchesOf(layout, groups, {
+    compacted: compact.compacted,
+    without: isLazy ? lazy?.name : undefined,
+  });
 }

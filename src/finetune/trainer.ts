@@ -55,14 +55,21 @@ export class Trainer<Example> {
     this.mask.fill(0xffffffff);
   }
 
-  /** Sizes the arena for the largest batch, and starts the workers. Throws `InputError` when it cannot fit. */
+  /**
+   * Takes memory for the largest batch, and starts the workers. Throws `InputError` when it cannot fit, and `UnsupportedError`
+   * for what a GPU cannot do.
+   */
   static async create<Example>(options: TrainerOptions<Example>): Promise<Trainer<Example>> {
+    const { machine, workers, gpu } = options;
+    const startWorkers = (bytes: number) =>
+      options.createExecutor({ machine, threads: workers, arena: new Arena(bytes) });
+    if (gpu) {
+      const { createGpuEngine } = await import("./gpu_start.ts");
+      const { needs, executor, engine } = await createGpuEngine(options, gpu, startWorkers);
+      return new Trainer(options, needs, executor, engine);
+    }
     const needs = trainerNeeds(options);
-    const executor = await options.createExecutor({
-      machine: options.machine,
-      threads: options.workers,
-      arena: new Arena(needs.arenaBytes),
-    });
+    const executor = await startWorkers(needs.arenaBytes);
     try {
       return new Trainer(options, needs, executor, new CpuEngine(options, needs, executor));
     } catch (error) {

@@ -14,6 +14,7 @@ import { alignUp } from "../plan/memory.ts";
 import { planBytes, usualTile } from "../plan/plan.ts";
 import { programBytes } from "../plan/program.ts";
 import type { Pattern } from "../pruning/pattern.ts";
+import type { GpuExecutor } from "../webgpu/executor.ts";
 import { CompactMatrices } from "./compact.ts";
 import { type GroupOptions, type ParameterGroup, parameterGroups } from "./groups.ts";
 import { LazyTableSteps } from "./lazy_table.ts";
@@ -55,24 +56,40 @@ export interface TrainerOptions<Example> {
   readonly sparse?: boolean;
   /** Whether layers run again in the backward pass instead of being kept: less memory for about a tenth more time. */
   readonly checkpoints?: boolean;
+  /** The GPU that takes the steps; the trainer disposes of it. Absent: the workers do. */
+  readonly gpu?: GpuExecutor;
 }
 
-/** What a trainer takes of memory. */
+/** What a trainer takes of memory, on a GPU where that takes the steps. */
 export interface TrainerNeeds extends TrainerShape {
   /** Weights, gradients, states, and what is known of zeros. */
   readonly parameterBytes: number;
   readonly activationBytes: number;
   readonly programsBytes: number;
-  /** All together. */
+  /** The arena of the workers: all of that, or beside a GPU a copy of the parameters. */
   readonly arenaBytes: number;
 }
 
-/** What follows from the options alone. */
-interface TrainerShape {
+/** What follows from the options and the device alone. */
+export interface TrainerShape {
   readonly layout: ParameterLayout;
   readonly capacity: BatchCapacity;
   readonly rule: UpdateRule;
   readonly groups: readonly ParameterGroup[];
+}
+
+/** The shape of a trainer on a device whose batches have a multiple of `grain` columns. */
+export function trainerShape<Example>(options: TrainerOptions<Example>, grain: number): TrainerShape {
+  const layout = parameterLayoutOf(options.model);
+  return {
+    layout,
+    capacity: {
+      columns: alignUp(Math.max(1, options.maximumTokens), grain),
+      sequences: alignUp(options.maximumSequences, grain),
+    },
+    rule: updateRule(options.optimizer),
+    groups: parameterGroups(layout, options.groups),
+  };
 }
 
 /**
@@ -80,17 +97,7 @@ interface TrainerShape {
  * that is more than there can be.
  */
 export function trainerNeeds<Example>(options: TrainerOptions<Example>): TrainerNeeds {
-  const target = targetOf(options);
-  const layout = parameterLayoutOf(options.model);
-  const shape: TrainerShape = {
-    layout,
-    capacity: {
-      columns: alignUp(Math.max(1, options.maximumTokens), target.tile),
-      sequences: alignUp(options.maximumSequences, target.tile),
-    },
-    rule: updateRule(options.optimizer),
-    groups: parameterGroups(layout, options.groups),
-  };
+  const shape = trainerShape(options, targetOf(options).tile);
   const size = new ArenaSize();
   const memory = placeMemory(options, shape, size);
   const parts = partsOf(options, shape, memory, size);
@@ -179,7 +186,7 @@ export function planOptions<Example>(
 }
 
 /** Kernels take 32-bit addresses, and what the system does not have it would take from the disk, or end the run. */
-function checkArenaBytes<Example>(
+export function checkArenaBytes<Example>(
   bytes: number,
   { maximumTokens, checkpoints }: TrainerOptions<Example>,
 ): void {
