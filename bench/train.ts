@@ -9,30 +9,11 @@
  * @module
  */
 import type { BertConfig } from "../models/config.ts";
-import { randomBits, randomKey, RandomStream } from "../src/core/random.ts";
 import { InputError } from "../src/core/errors.ts";
-import type { EncodedExample } from "../src/data/batches.ts";
-import { finetuneDefaults } from "../src/finetune/options.ts";
-import type { ParameterLayout } from "../src/finetune/parameters.ts";
-import { classifier } from "../src/finetune/tasks/classification.ts";
-import { Trainer } from "../src/finetune/trainer.ts";
-import { optimizerDefaults } from "../src/kernels/optimizer/optimizers.ts";
-import { selectMachine } from "../src/machines/mod.ts";
-import type { ExecutorFactory } from "../src/plan/executor.ts";
-import { pruneMasks, type PruningMethod } from "../src/pruning/method.ts";
-import { blockGrid, checkPattern, type Pattern } from "../src/pruning/pattern.ts";
-import { isPrunable, sparsityOfMasks } from "../src/pruning/sparsity.ts";
 import { poolFactory } from "../workers/pool.ts";
 import { interleave, type LatencySummary } from "./measure.ts";
 import { type OperationTime, TimingExecutor } from "./operation_times.ts";
-
-/** A batch of equal sequences. */
-export interface TrainBatch {
-  /** Sequences. */
-  readonly batch: number;
-  /** Tokens in each. */
-  readonly tokens: number;
-}
+import { type StepKind, StepRunner, type StepRunnerOptions, type TrainBatch } from "./step_runner.ts";
 
 /** The batches timed when none is asked for; `tools/compare/train.py` has the same. */
 export const trainBatches: readonly TrainBatch[] = [{ batch: 32, tokens: 32 }, { batch: 8, tokens: 128 }];
@@ -41,15 +22,11 @@ export const trainBatches: readonly TrainBatch[] = [{ batch: 32, tokens: 32 }, {
 export const trainSparsities: readonly number[] = [0, 0.5, 0.8, 0.9, 0.95];
 
 /** What to measure. */
-export interface TrainBenchOptions extends TrainBatch {
-  readonly config: BertConfig;
+export interface TrainBenchOptions extends StepRunnerOptions {
   /** What the rows call the model. */
   readonly model: string;
   readonly sparsities: readonly number[];
-  readonly pattern: Pattern;
   readonly threads: number;
-  /** As `selectMachine` takes it. */
-  readonly isa?: string;
   /** Timed seconds of each sparsity. */
   readonly seconds: number;
   /** fp32 operations of one core, 10⁹ a second (`describeMachine`). */
@@ -173,88 +150,15 @@ function checkOptions({ batch, tokens, threads, seconds, sparsities, config }: T
   }
 }
 
-/** A trainer that takes steps at a chosen sparsity. */
-class StepRunner {
-  readonly trainer: Trainer<EncodedExample>;
-  readonly #config: BertConfig;
-  readonly #pattern: Pattern;
-  readonly #shape: TrainBatch;
-  readonly #stream = new RandomStream(randomKey(0, "bench train"));
-  /** Made once each: random bits for every weight of BERT-base take a second. */
-  readonly #masks = new Map<number, RandomMask>();
-  #mask: RandomMask | undefined;
-  #step = 0;
-
-  private constructor(
-    trainer: Trainer<EncodedExample>,
-    config: BertConfig,
-    pattern: Pattern,
-    shape: TrainBatch,
-  ) {
-    this.trainer = trainer;
-    this.#config = config;
-    this.#pattern = pattern;
-    this.#shape = shape;
-  }
-
-  static async create(
-    { config, isa, pattern, batch, tokens }: TrainBenchOptions,
-    workers: number,
-    createExecutor: ExecutorFactory,
-  ): Promise<StepRunner> {
-    const trainer = await Trainer.create({
-      model: classifier(config),
-      machine: selectMachine(isa),
-      workers,
-      createExecutor,
-      maximumSequences: batch,
-      maximumTokens: batch * tokens,
-      seed: 0,
-      optimizer: optimizerDefaults("adamw"),
-      maximumNorm: finetuneDefaults.maximumNorm,
-      pattern,
-    });
-    trainer.initialise();
-    return new StepRunner(trainer, config, pattern, { batch, tokens });
-  }
-
-  /** One step at that sparsity; the first after another sparsity renews the mask. */
-  async step(sparsity: number): Promise<StepKind> {
-    const { trainer } = this;
-    const mask = this.#masks.get(sparsity) ?? randomMask(trainer.layout, this.#pattern, sparsity);
-    this.#masks.set(sparsity, mask);
-    if (mask !== this.#mask) {
-      await trainer.settle();
-      trainer.mask.set(mask.words);
-      trainer.applyMask();
-      this.#mask = mask;
-    }
-    const batch = randomBatch(this.#config, this.#shape, this.#stream);
-    const { loss, gradientNorm } = await trainer.step([batch], ++this.#step, {
-      learningRate: 2e-5,
-      weightDecay: finetuneDefaults.weightDecay,
-    });
-    if (!Number.isFinite(loss + gradientNorm)) {
-      throw new Error(`The loss of step ${this.#step} is ${loss}, its gradient's norm ${gradientNorm}`);
-    }
-    return { sparsity: mask.sparsity, kernels: trainer.sparseMatrices > 0 ? "sparse" : "dense" };
-  }
-}
-
-/** What a step ran on. */
-interface StepKind {
-  /** Counted share of masked weights. */
-  readonly sparsity: number;
-  /** Whether its pruned matrices ran sparse. */
-  readonly kernels: "dense" | "sparse";
-}
-
 /** Steps of all threads, in turns. */
 async function timeSteps(
   options: TrainBenchOptions,
 ): Promise<(StepKind & { summary: LatencySummary; arenaBytes: number })[]> {
   const { sparsities, seconds, onProgress } = options;
-  const runner = await StepRunner.create(options, options.threads, poolFactory());
+  const runner = await StepRunner.create(options, {
+    workers: options.threads,
+    createExecutor: poolFactory(),
+  });
   try {
     const kinds: StepKind[] = [];
     const measured = await interleave(
@@ -281,10 +185,13 @@ async function timeSteps(
 async function profileSteps(options: TrainBenchOptions): Promise<OperationShare[][]> {
   const { sparsities, seconds, onProgress } = options;
   const executors: TimingExecutor[] = [];
-  const runner = await StepRunner.create(options, 1, ({ machine, threads, arena }) => {
-    const executor = new TimingExecutor(machine, threads, arena);
-    executors.push(executor);
-    return Promise.resolve(executor);
+  const runner = await StepRunner.create(options, {
+    workers: 1,
+    createExecutor: ({ machine, threads, arena }) => {
+      const executor = new TimingExecutor(machine, threads, arena);
+      executors.push(executor);
+      return Promise.resolve(executor);
+    },
   });
   const [executor] = executors;
   try {
@@ -307,55 +214,4 @@ async function profileSteps(options: TrainBenchOptions): Promise<OperationShare[
   } finally {
     await runner.trainer.dispose();
   }
-}
-
-/** A batch of full sequences of random ids. */
-function randomBatch(
-  { vocabularySize, labels }: BertConfig,
-  { batch, tokens }: TrainBatch,
-  stream: RandomStream,
-): EncodedExample[] {
-  return Array.from({ length: batch }, (): EncodedExample => ({
-    ids: Int32Array.from({ length: tokens }, () => stream.below(vocabularySize)),
-    typeIds: new Uint8Array(tokens),
-    label: stream.below(labels.length),
-  }));
-}
-
-/** A mask of all prunable matrices, as a trainer holds it. */
-export interface RandomMask {
-  readonly words: Uint32Array;
-  /** Share of masked weights, counted. */
-  readonly sparsity: number;
-}
-
-/**
- * Prunes that share of the blocks of every prunable matrix by random scores, each block's of its own, so that a higher sparsity
- * keeps the zeros of a lower one.
- */
-export function randomMask(layout: ParameterLayout, pattern: Pattern, sparsity: number): RandomMask {
-  const method: PruningMethod = {
-    name: "random",
-    score(matrix) {
-      const grid = blockGrid(pattern, matrix);
-      const key = randomKey(0, "bench mask", matrix.name);
-      return {
-        values: Float32Array.from({ length: grid.rows * grid.columns }, (_, block) => randomBits(key, block)),
-      };
-    },
-  };
-  const words = new Uint32Array(layout.prunableLength / 32);
-  const matrices = layout.slots.filter(({ name }) => isPrunable(name)).map((slot) => ({
-    ...slot,
-    rows: slot.shape[0],
-    columns: slot.shape[1],
-  }));
-  checkPattern(pattern, matrices);
-  const masked = matrices.map((matrix) => {
-    const unread = { ...matrix, values: new Float32Array(matrix.length) };
-    const mask = pruneMasks([unread], { method, pattern, scope: "layer", sparsity }).get(matrix.name)!;
-    words.set(mask, matrix.offset / 32);
-    return { ...matrix, mask };
-  });
-  return { words, sparsity: sparsityOfMasks(masked).overall };
 }

@@ -15,7 +15,8 @@ import { isPrunable } from "../src/pruning/sparsity.ts";
 import { compareWith, describeOrigin, type OtherRow, readOtherResults } from "./against.ts";
 import { operationOfKey } from "./operation_times.ts";
 import { percent, significant, textTable } from "../src/report/text_table.ts";
-import { benchTraining, randomMask, stepOperations } from "./train.ts";
+import { randomMask } from "./step_runner.ts";
+import { benchTraining, stepOperations } from "./train.ts";
 import { formatTraining } from "./train_report.ts";
 
 const config = parseBertConfig(tinyConfigJson, "tiny");

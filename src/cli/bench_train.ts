@@ -4,7 +4,8 @@
  */
 import { compareWith, describeOrigin, readOtherResults } from "../../bench/against.ts";
 import { describeMachine } from "../../bench/machine.ts";
-import { benchTraining, type TrainBatch, trainBatches, trainSparsities } from "../../bench/train.ts";
+import type { TrainBatch } from "../../bench/step_runner.ts";
+import { benchTraining, trainBatches, trainSparsities } from "../../bench/train.ts";
 import { benchTrainFile, type TrainFileRow } from "../../bench/train_file.ts";
 import { type Compared, formatTraining } from "../../bench/train_report.ts";
 import type { TrainRow } from "../../bench/train.ts";
