@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { randomKey, RandomStream } from "../../core/random.ts";
-import { indices, rows, tiled } from "../../graph/graph.ts";
+import { indices, rows, tiled, type ValueType } from "../../graph/graph.ts";
 import type { NumberArray } from "../../graph/operation.ts";
 import type { OpenGpu } from "../../webgpu/adapter.ts";
+import { checkShaders, openDawn } from "../../webgpu/dawn.ts";
+import { operandAt } from "../../webgpu/operands.ts";
 import { normals } from "../conformance.ts";
 import { elementName } from "../operands.ts";
 import { firstBitDifference } from "../run_operation.ts";
@@ -86,6 +88,31 @@ Deno.test("attention's shaders follow the reference through several blocks, chun
         });
       });
     });
+  }
+});
+
+Deno.test("attention's shaders are what Dawn wants: barriers are in uniform control flow, 16 KiB are enough", async () => {
+  const dawn = await openDawn();
+  assert.equal(dawn.target.maxWorkgroupBytes, 16384);
+  for (const [headSize, dropout] of [[64, 0.1], [5, 0]]) {
+    const { attributes, matrix } = operandsOf({ heads: 2, headSize, dropout, lengths: [], columns: 32 });
+    const operand = (type: ValueType) => operandAt("", type, { buffer: 0 }, dawn.target);
+    const [matrices, list] = [operand(matrix), operand(indices(2))];
+    const lowered = { attributes, scratch: matrices.parts, target: dawn.target };
+    const lists = [list, dropout > 0 ? list : undefined];
+    const shaders = [
+      ...attentionShaders.lower({
+        ...lowered,
+        inputs: [matrices, matrices, matrices, ...lists],
+        outputs: [matrices, matrices],
+      }),
+      ...attentionGradientShaders.lower({
+        ...lowered,
+        inputs: [...Array.from({ length: 6 }, () => matrices), ...lists],
+        outputs: [matrices, matrices, matrices],
+      }),
+    ].map(({ shader }) => shader);
+    await checkShaders(dawn, shaders);
   }
 });
 

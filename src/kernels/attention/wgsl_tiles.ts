@@ -109,26 +109,25 @@ function eachChunk(chunks: number, text: (chunk: number) => string): string {
  * `<matrix>ToRight` with a row for each column, `<matrix>Across` into `right` with a row for each feature.
  */
 export function loadTile(matrix: string, into: "left" | "right" | "across"): string {
+  const four = (text: (i: number) => string) => [0, 1, 2, 3].map(text).join("\n  ");
   if (into === "across") {
     // Lanes that are neighbours read different columns, so that what they store does not meet in one memory bank.
     return `
 fn ${matrix}Across(first: u32, end: u32, depth: u32) {
-  let side = first + 4u * (ownLane % 8u);
+  let side = 4u * (ownLane % 8u);
   let vector = 4u * (ownLane / 8u);
-  let block = transpose(mat4x4f(
-    ${[0, 1, 2, 3].map((i) => `${matrix}At(side + ${i}u, end, depth + vector)`).join(",\n    ")}));
-  ${
-      [0, 1, 2, 3].map((i) => `right[${stride}u * (vector + ${i}u) + ownLane % 8u] = block[${i}];`).join(
-        "\n  ",
-      )
-    }
+  ${four((i) => `let vector${i} = ${matrix}At(first + side + ${i}u, end, depth + vector);`)}
+  let block = transpose(mat4x4f(vector0, vector1, vector2, vector3));
+  ${four((i) => `right[${stride}u * (vector + ${i}u) + side / 4u] = block[${i}];`)}
 }`;
   }
+  // First all loads, then all stores: a GPU waits once.
   return `
 fn ${matrix}To${into === "left" ? "Left" : "Right"}(first: u32, end: u32, depth: u32) {
-  for (var side = ownLane / 8u; side < ${tileSide}u; side += 8u) {
-    ${into}[${stride}u * side + ownLane % 8u] = ${matrix}At(first + side, end, depth + 4u * (ownLane % 8u));
-  }
+  let side = ownLane / 8u;
+  let vector = ownLane % 8u;
+  ${four((i) => `let vector${i} = ${matrix}At(first + side + ${8 * i}u, end, depth + 4u * vector);`)}
+  ${four((i) => `${into}[${stride}u * (side + ${8 * i}u) + vector] = vector${i};`)}
 }`;
 }
 
