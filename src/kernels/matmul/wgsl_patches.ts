@@ -32,8 +32,8 @@ export function productBindings({ bias, addend }: ProductTraits): BindingUse[] {
  * Declarations: the bindings, `patchA`, `patchB` and `finish`.
  *
  * A patch is four of an operand's rows (of A) or columns (of B) by four steps of depth, as a matrix whose column n holds the
- * four at depth k + n, however the operand lies in memory. Past the last row or column it repeats the last: results there
- * are dropped. Past the depth it is zero in both operands, so that NaN and infinities stay in their row or column.
+ * four at depth k + n, however the operand lies in memory. Past the last row or column it holds anything, for WebGPU keeps
+ * reads inside of the binding and results there are dropped. Past the depth it is zero in both operands, so that NaN and infinities stay in their row or column.
  */
 export function productDeclarations(
   traits: ProductTraits,
@@ -74,38 +74,32 @@ interface PatchOperand {
 
 /** `fn patchX(first, k)`, and `fn lineX(outer, k)` for four numbers that are neighbours in memory. */
 function patchFunction(operand: PatchOperand): string {
-  const { name, extent, depthContiguous, precision } = operand;
-  const vector = operandVector(precision);
+  const { name, depthContiguous, precision } = operand;
   const matrix = operandMatrix(precision);
   const lines = [0, 1, 2, 3].map((n) =>
-    depthContiguous ? `line${name}(min(first + ${n}u, last), k)` : `line${name}(first, k + ${n}u)`
+    depthContiguous ? `line${name}(first + ${n}u, k)` : `line${name}(first, k + ${n}u)`
   );
   const patch = `${matrix}(\n    ${lines.join(",\n    ")})`;
   return `
-fn line${name}(outer: u32, k: u32) -> ${vector} {
+fn line${name}(outer: u32, k: u32) -> ${operandVector(precision)} {
   ${lineBody(operand)}
 }
 fn patch${name}(first: u32, k: u32) -> ${matrix} {
-  ${depthContiguous ? `let last = sizes.${extent} - 1u;\n  return transpose(${patch});` : `return ${patch};`}
+  return ${depthContiguous ? `transpose(${patch})` : patch};
 }`;
 }
 
 function lineBody({ name, extent, depthContiguous, vectors, depthTail, precision }: PatchOperand): string {
-  const array = `operand${name}`;
   const vector = operandVector(precision);
+  const place = depthContiguous ? "outer * sizes.depth + k" : `k * sizes.${extent} + outer`;
   if (vectors) {
-    const place = depthContiguous
-      ? "outer * sizes.depth + k"
-      : `k * sizes.${extent} + min(outer, sizes.${extent} - 4u)`;
-    const value = `${vector}(${array}[(${place}) / 4u])`;
+    const value = `${vector}(operand${name}[(${place}) / 4u])`;
     return `return ${depthTail ? `select(${vector}(), ${value}, k < sizes.depth)` : value};`;
   }
   const scalars = [0, 1, 2, 3].map((n) => {
-    const place = depthContiguous
-      ? `outer * sizes.depth + k + ${n}u`
-      : `k * sizes.${extent} + min(outer + ${n}u, sizes.${extent} - 1u)`;
+    const value = `operand${name}[${place} + ${n}u]`;
     const step = depthContiguous ? `k + ${n}u` : "k";
-    return depthTail ? `select(0.0, ${array}[${place}], ${step} < sizes.depth)` : `${array}[${place}]`;
+    return depthTail ? `select(0.0, ${value}, ${step} < sizes.depth)` : value;
   });
   return `return ${vector}(vec4f(\n    ${scalars.join(",\n    ")}));`;
 }
