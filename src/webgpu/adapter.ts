@@ -47,7 +47,25 @@ const wantedFeatures = ["shader-f16", "timestamp-query", "subgroups"] as const;
 
 /** The adapter that the system prefers; undefined where there is none. */
 export async function findAdapter(gpu: GPU | undefined = navigator.gpu): Promise<GPUAdapter | undefined> {
-  return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? undefined;
+  return await quietly(async () =>
+    await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? undefined
+  );
+}
+
+/**
+ * Where there is no folder for a session's sockets, as on servers, Mesa's drivers say so on standard error. They want it for
+ * windows only, so any name will do while they are loaded.
+ */
+async function quietly<T>(load: () => Promise<T>): Promise<T> {
+  const variable = "XDG_RUNTIME_DIR";
+  const { state } = Deno.permissions.querySync({ name: "env", variable });
+  if (state !== "granted" || Deno.build.os !== "linux" || Deno.env.get(variable)) return await load();
+  Deno.env.set(variable, "/run");
+  try {
+    return await load();
+  } finally {
+    Deno.env.delete(variable);
+  }
 }
 
 /** The adapter to use, or in one line why there is none. */
