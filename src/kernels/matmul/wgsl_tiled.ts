@@ -7,7 +7,8 @@
  * - The tiles lie `[depth][row]`, so that a read is four neighbours of a block. Where memory has depth neighbours together,
  *   invocations turn patches of 4 × 4 around in registers.
  * - Invocations of a row read and write at a distance of four: eight of them touch all banks of the memory, once.
- *   Stored patches that would meet in a bank are kept apart by `swizzle`, which costs no memory.
+ *   In every second quad of depth the quads of rows change places (`^ 4`), so that patches stored together meet no bank twice:
+ *   as good as padding, for no memory.
  * - Steps of depth are written out, so that indices are constants or do not change in the loop, and checks of bounds, which
  *   WebGPU adds to what it cannot prove, leave the loop.
  *
@@ -53,8 +54,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let end = min(begin + sizes.shareDepth, sizes.depth);
   let laneRow = lane / ${lanesAcross}u;
   let laneColumn = lane % ${lanesAcross}u;
-  ${down.map((r) => `let atA${r} = laneRow + ${r * lanesDown}u;`).join("\n  ")}
-  ${across.map((c) => `let atB${c} = laneColumn + ${c * lanesAcross}u;`).join("\n  ")}
+  ${down.map((r) => `let atA${r} = ${shifted("laneRow", r * lanesDown)};`).join("\n  ")}
+  ${across.map((c) => `let atB${c} = ${shifted("laneColumn", c * lanesAcross)};`).join("\n  ")}
   ${copies.map((copy) => copyPlaces(copy, a, b, precision)).join("\n  ")}
   ${rowsOfBlock.map((i) => across.map((c) => `var sum${i}_${c} = vec4f();`).join(" ")).join("\n  ")}
   ${fetch("begin", "  ")}
@@ -154,7 +155,7 @@ function perSide(
 function copyPlaces(copy: PatchCopy, a: TileSide, b: TileSide, precision: ProductPrecision): string {
   const { index, first, patchesOfA } = copy;
   const places = (side: TileSide) => {
-    const patch = `(lane + ${first}u${side.name === "B" ? ` - ${patchesOfA}u` : ""})`;
+    const patch = shifted("lane", side.name === "A" ? first : first - patchesOfA);
     const [outerQuads, depthQuads] = [side.size / 4, side.tileDepth / 4];
     if (!side.turned) {
       return `outer${index} = ${patch} % ${outerQuads}u; quad${index} = ${patch} / ${outerQuads}u; ` +
@@ -213,6 +214,12 @@ function multiplyText(
     )
   );
   return `    {\n      ${[...reads, ...sums].join("\n      ")}\n    }`;
+}
+
+/** `(name + offset)`, as short as it goes. */
+function shifted(name: string, offset: number): string {
+  if (offset === 0) return name;
+  return `(${name} ${offset < 0 ? "-" : "+"} ${Math.abs(offset)}u)`;
 }
 
 function range(count: number): number[] {
