@@ -29,6 +29,7 @@ import { selectMachine } from "./src/machines/mod.ts";
 import { chooseThreads } from "./src/core/cores.ts";
 import { WorkerDataReader } from "./workers/data_reader.ts";
 import { poolFactory } from "./workers/pool.ts";
+import type { GpuExecutorFactory } from "./src/webgpu/executor.ts";
 import { SpareThreads } from "./workers/threads.ts";
 
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
@@ -95,8 +96,7 @@ export async function finetune(
   callbacks: FinetuneCallbacks = {},
 ): Promise<FinetuneResult> {
   const { finetune } = await import("./src/finetune/mod.ts");
-  const createReader = () => new WorkerDataReader();
-  return await finetune(settings, { createExecutor: poolFactory(), createReader, ...callbacks });
+  return await finetune(settings, { ...trainingFactories(), ...callbacks });
 }
 
 /**
@@ -110,8 +110,16 @@ export async function findLearningRate(
   callbacks: FinetuneCallbacks & { readonly point?: (point: FinderPoint, index: number) => void } = {},
 ): Promise<FoundLearningRate> {
   const { findRunLearningRate } = await import("./src/finetune/find_run.ts");
-  const createReader = () => new WorkerDataReader();
-  return await findRunLearningRate(settings, { createExecutor: poolFactory(), createReader, ...callbacks });
+  return await findRunLearningRate(settings, { ...trainingFactories(), ...callbacks });
+}
+
+/** What trains: workers, a reader, and a GPU if the run takes one. */
+function trainingFactories() {
+  const createGpu: GpuExecutorFactory = async (options) => {
+    const { createGpuExecutor } = await import("./workers/gpu.ts");
+    return await createGpuExecutor(options);
+  };
+  return { createExecutor: poolFactory(), createReader: () => new WorkerDataReader(), createGpu };
 }
 
 /**

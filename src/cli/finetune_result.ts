@@ -13,6 +13,7 @@ import { formatDuration } from "./progress.ts";
 export function finetuneJson(result: FinetuneResult): Record<string, unknown> {
   return {
     device: result.device,
+    gpu: result.gpu,
     isa: result.isa,
     threads: result.threads,
     steps: result.steps,

@@ -7,7 +7,7 @@ import { TinyFolder } from "../finetune/tiny_run.ts";
 import { runTask, startTask } from "./start_task.ts";
 
 const run = ["--init", "config.json", "--train", "train.tsv", "--eval", "eval.tsv", "--max-length", "24"];
-const fast = ["--batch-size", "16", "--learning-rate", "1e-2", "--threads", "2"];
+const fast = ["--batch-size", "16", "--learning-rate", "1e-2", "--threads", "2", "--device", "cpu"];
 
 Deno.test("finetune answers bad usage and bad input with exit code 2 and one line, and writes nothing", async () => {
   await using folder = await TinyFolder.create();
@@ -32,7 +32,11 @@ Deno.test("finetune answers bad usage and bad input with exit code 2 and one lin
       [...run, "--task", "regression"],
       'train.tsv line 2 has the label "negative" in "label", wanted a number',
     ],
-    [["--device", "webgpu"], /^--device webgpu is not available: /],
+    [["--device", "tpu"], "--device is tpu: wanted auto, cpu or webgpu"],
+    [
+      [...run, "--device", "webgpu", "--pruning-method", "movement"],
+      "--device webgpu cannot train this run: movement pruning trains its scores on the CPU",
+    ],
     [[...run, "--text-column", "review"], 'train.tsv has no column "review"; it has sentence, label'],
     [[...run, "--max-length", "128"], "--max-length is 128: wanted at most 24, the positions the model has"],
     [[...run, "--out", "train.tsv/out"], /^Cannot make train.tsv.out.*: a part of the path is not a folder$/],
@@ -74,7 +78,7 @@ Deno.test("finetune --json has the fields of the contract; infer then knows the 
   const args = [...run, ...fast, "--epochs", "2", "--out", "out"];
   const { code, stdout, errors } = await runTask("finetune", [...args, "--json", "-"], { cwd });
   assert.equal(code, 0, errors.join("\n"));
-  assert.match(errors[0], /^device: cpu \(auto: .*\), \S+, 2 threads \(as asked.*\)$/);
+  assert.match(errors[0], /^device: cpu \(as asked\), \S+, 2 threads \(as asked.*\)$/);
   const result = JSON.parse(stdout);
   assert.deepEqual([result.device, result.threads, result.steps, result.out], ["cpu", 2, 12, "out"]);
   assert.ok(result.seconds > 0 && result.tokens_per_second > 0);

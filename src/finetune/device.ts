@@ -3,23 +3,76 @@
  * @module
  */
 import { InputError, UnsupportedError } from "../core/errors.ts";
+import type { Machine } from "../machines/machine.ts";
+import { usualTile } from "../plan/plan.ts";
+import type { Modifier } from "../recipes/modifiers.ts";
+import { type AdapterDescription, chooseAdapter } from "../webgpu/adapter.ts";
 
 /** The chosen device with the reason, for the first line of a run. */
 export interface ChosenDevice {
-  readonly name: "cpu";
+  readonly name: "cpu" | "webgpu";
   readonly reason: string;
 }
 
-/** Chooses the device. Throws `InputError` for an unknown name, `UnsupportedError` for one this version cannot use. */
-export function chooseDevice(wanted: string): ChosenDevice {
-  switch (wanted) {
-    case "cpu":
-      return { name: "cpu", reason: "as asked" };
-    case "auto":
-      return { name: "cpu", reason: "auto: this version trains on the CPU only" };
-    case "webgpu":
-      throw new UnsupportedError("--device webgpu is not available: this version trains on the CPU only");
-    default:
-      throw new InputError(`--device is ${wanted}: wanted auto, cpu or webgpu`);
+/** What a device is to do. */
+export interface DeviceRequest {
+  /** What the run is to do when. */
+  readonly modifiers: readonly Modifier[];
+  /** Whether the caller can open a GPU. */
+  readonly hasGpuFactory: boolean;
+}
+
+/**
+ * Chooses the device: a GPU where there is one, never a CPU that plays one unless asked. Opens nothing. Throws `InputError` for
+ * an unknown name, `UnsupportedError` for a GPU that cannot be had or cannot do what is asked.
+ */
+export async function chooseDevice(
+  wanted: string,
+  request: DeviceRequest,
+  findAdapter: typeof chooseAdapter = chooseAdapter,
+): Promise<ChosenDevice> {
+  if (wanted === "cpu") return { name: "cpu", reason: "as asked" };
+  if (wanted !== "auto" && wanted !== "webgpu") {
+    throw new InputError(`--device is ${wanted}: wanted auto, cpu or webgpu`);
   }
+  const obstacle = obstacleTo(request) ?? await adapterObstacle(wanted === "webgpu", findAdapter);
+  if (obstacle === undefined) return { name: "webgpu", reason: wanted === "auto" ? "auto" : "as asked" };
+  if (wanted === "auto") return { name: "cpu", reason: `auto: ${obstacle}` };
+  throw new UnsupportedError(`--device webgpu cannot train this run: ${obstacle}`);
+}
+
+/** Why a GPU is not to be used for a run, whatever there is. */
+function obstacleTo({ modifiers, hasGpuFactory }: DeviceRequest): string | undefined {
+  if (!hasGpuFactory) return "the caller can open no GPU";
+  const moves = modifiers.some(({ modifier }) => modifier === "MovementPruningModifier");
+  return moves ? "movement pruning trains its scores on the CPU" : undefined;
+}
+
+async function adapterObstacle(
+  allowSoftware: boolean,
+  findAdapter: typeof chooseAdapter,
+): Promise<string | undefined> {
+  const choice = await findAdapter({ allowSoftware });
+  return "reason" in choice ? choice.reason : undefined;
+}
+
+/** The tile of matrices that a batch is written to: on a GPU the features of a column lie together. */
+export function tileOf({ name }: ChosenDevice, machine: Machine): number {
+  return name === "webgpu" ? 1 : usualTile(machine.lanes);
+}
+
+/** What the last bits of a run's numbers depend on: the GPU, or the instruction set. */
+export function arithmeticOf({ name }: ChosenDevice, machine: Machine): string {
+  return name === "webgpu" ? "webgpu" : machine.isa;
+}
+
+/** The first line of a run, up to its threads. */
+export function describeDevice({ name, reason }: ChosenDevice, gpu: AdapterDescription | undefined): string {
+  const parts = [`device: ${name} (${reason})`];
+  if (gpu) {
+    parts.push(gpu.name);
+    if (gpu.driver !== "") parts.push(gpu.driver);
+    if (gpu.isSoftware) parts.push("a CPU that plays a GPU");
+  }
+  return parts.join(", ");
 }

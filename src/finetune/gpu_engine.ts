@@ -39,7 +39,6 @@ export class GpuEngine<Example> implements StepEngine<Example> {
   #lastReading = performance.now();
   #reading: Promise<void> | undefined;
   #results: StepResult[] = [];
-  #lost: string | undefined;
 
   private constructor(
     options: TrainerOptions<Example>,
@@ -53,7 +52,6 @@ export class GpuEngine<Example> implements StepEngine<Example> {
     this.memory = memory;
     this.#home = home;
     this.#programs = new GpuPrograms(options, shape, home.gpu, home.places);
-    home.gpu.lost.then((reason) => this.#lost = reason);
   }
 
   /** Takes room on the device for the largest batch. The parameters that lie at `memory` are what is trained. */
@@ -76,10 +74,6 @@ export class GpuEngine<Example> implements StepEngine<Example> {
 
   get isSettled(): boolean {
     return this.#isSettled;
-  }
-
-  get lost(): string | undefined {
-    return this.#lost;
   }
 
   handedOut(): void {

@@ -41,6 +41,8 @@ export interface TrainingRun<Example> {
   readonly evaluate?: () => Promise<Evaluation>;
   /** Columns that a batch takes. */
   readonly tokensOf: (batch: readonly Example[]) => number;
+  /** Steps that were done when it was last saved. */
+  savedSteps(): number;
   /** Saves everything `--resume` needs. */
   save(): Promise<void>;
 }

@@ -14,6 +14,11 @@ Deno.test("describeMemory names what comes on top where there is any", () => {
     describeMemory({ trainer, metaBytes: 50 * MiB, refreshBytes: 7 * MiB }),
     `${always}; 50 MiB more for meta-updates; up to 7 MiB more for Fisher matrices while masks are renewed`,
   );
+  assert.equal(
+    describeMemory({ trainer: { ...trainer, arenaBytes: 180 * MiB }, onGpu: true, refreshBytes: 0 }),
+    "memory: 290 MiB on the GPU: 200 MiB for weights, gradients and optimiser, 90 MiB for activations; " +
+      "180 MiB beside it for a copy of the former",
+  );
 });
 
 Deno.test("a run says what its optimiser and its pruning method take", async () => {

@@ -17,7 +17,9 @@ import type { ExecutorFactory } from "../plan/executor.ts";
 import { patternOfPhases } from "../pruning/phase.ts";
 import { sparsityOfWeights, type SparsityReport } from "../pruning/sparsity.ts";
 import { checkSettings } from "./check_settings.ts";
-import { chooseDevice } from "./device.ts";
+import type { GpuExecutorFactory } from "../webgpu/executor.ts";
+import { describeDevice } from "./device.ts";
+import { explainLoss } from "./device_loss.ts";
 import { train, type TrainingRun } from "./loop.ts";
 import type { FinetuneSettings } from "./options.ts";
 import { askTeacher, makeTrainer, type Preparation, prepare } from "./prepare.ts";
@@ -67,6 +69,8 @@ export interface StepProgress {
 /** How to run, beside the settings. */
 export interface FinetuneContext {
   readonly createExecutor: ExecutorFactory;
+  /** Opens a GPU to train on; absent: the CPU trains. */
+  readonly createGpu?: GpuExecutorFactory;
   /** Makes what reads and tokenises the texts, away from this thread. */
   readonly createReader: DataReaderFactory;
   readonly listener?: FinetuneListener;
@@ -76,8 +80,10 @@ export interface FinetuneContext {
 
 /** What a run came to. */
 export interface FinetuneResult {
-  /** What computed. */
+  /** What took the steps: `cpu` or `webgpu`. */
   readonly device: string;
+  /** The GPU's own name, where one did. */
+  readonly gpu?: string;
   /** Worker threads. */
   readonly threads: number;
   /** Instruction set of the kernels. */
@@ -128,25 +134,28 @@ export async function finetune(
   context: FinetuneContext,
 ): Promise<FinetuneResult> {
   checkSettings(settings);
-  const device = chooseDevice(settings.device);
   const machine = selectMachine(settings.isa);
   const { count: threads, reason } = chooseThreads(settings.threads);
   const preparation = await prepare(settings, context, machine, threads);
   const teacher = await askTeacher(preparation);
   const trainer = await makeTrainer(preparation);
   try {
+    const { device } = preparation;
     const fallback = fallbackReason(settings.isa);
     const first =
-      `device: ${device.name} (${device.reason}), ${machine.isa}, ${threads} threads (${reason})` +
+      `${describeDevice(device, trainer.gpu?.adapter)}, ${machine.isa}, ${threads} threads (${reason})` +
       (fallback ? `; ${fallback}` : "");
     const run = await startRun(preparation, trainer, teacher, first);
     const { trainingSeconds: before } = run.progress;
-    await train(run);
+    await train(run).catch(async (error) => {
+      throw await explainLoss(error, run);
+    });
     const busy = run.progress.trainingSeconds - before;
     const { waitSeconds } = run.feed;
     const dataWait = waitSeconds === 0 ? 0 : waitSeconds / (waitSeconds + busy);
     const outcome = {
       device: device.name,
+      gpu: trainer.gpu?.adapter.name,
       threads,
       isa: machine.isa,
       dataWait,
@@ -162,7 +171,7 @@ export async function finetune(
 async function finish(
   { settings, job }: Preparation,
   { trainer, progress, timeline }: TrainingRun<never>,
-): Promise<Omit<FinetuneResult, "device" | "threads" | "isa" | "dataWait" | "report">> {
+): Promise<Omit<FinetuneResult, "device" | "gpu" | "threads" | "isa" | "dataWait" | "report">> {
   const { out } = settings;
   await trainer.settle();
   if (progress.best) await loadBest(out, trainer);

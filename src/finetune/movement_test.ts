@@ -168,7 +168,7 @@ Deno.test("matrices run dense while scores are trained, and sparse after; what s
 Deno.test("workers, a pool and a pause change no bit", async () => {
   const out = await Deno.makeTempDir();
   const progress = {
-    isa: "any",
+    arithmetic: "any",
     completedSteps: 0,
     trainingSeconds: 0,
     trainedTokens: 0,

@@ -11,12 +11,12 @@ import { evaluationBatches, largestBatch } from "../data/batches.ts";
 import type { ExampleSet } from "../data/example_set.ts";
 import { optimizerDefaults, updateRule } from "../kernels/optimizer/optimizers.ts";
 import type { Machine } from "../machines/machine.ts";
-import { usualTile } from "../plan/plan.ts";
 import { checkPhases } from "../pruning/phase.ts";
 import { isPrunable, type LayerSparsity } from "../pruning/sparsity.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
 import { matchParameters } from "./groups.ts";
 import { type AnyJob, prepareJob } from "./job.ts";
+import { chooseDevice, type ChosenDevice, tileOf } from "./device.ts";
 import { metaGroupNames } from "./meta/groups.ts";
 import type { MetaOptions } from "./meta/options.ts";
 import { splitMetaValidation } from "./meta/validation.ts";
@@ -44,6 +44,7 @@ export interface Preparation {
   readonly context: FinetuneContext;
   readonly machine: Machine;
   readonly threads: number;
+  readonly device: ChosenDevice;
   readonly modifiers: readonly Modifier[];
   readonly optimizer: OptimizerAsked;
   readonly teaching?: Teaching;
@@ -67,10 +68,14 @@ export async function prepare(
 ): Promise<Preparation> {
   const modifiers = await modifiersOf(settings);
   const optimizer = optimizerAskedFor(modifiers)!;
+  const device = await chooseDevice(settings.device, {
+    modifiers,
+    hasGpuFactory: context.createGpu !== undefined,
+  });
   const teaches = modifiers.some((modifier) => modifier.modifier === "DistillationModifier");
   const teaching = teaches ? new Teaching() : undefined;
   await checkOutput(settings);
-  const job = await readJob(settings, context, usualTile(machine.lanes), teaching);
+  const job = await readJob(settings, context, tileOf(device, machine), teaching);
   checkEvaluated(settings, job);
   const { train } = job.task;
   const { training, heldOut } = splitExamples(train.lengths.length, optimizer.meta, settings.seed);
@@ -93,7 +98,7 @@ export async function prepare(
   const timeline = layTimeline(modifiers, settings, plan, noZeros(layout));
   checkPhases(timeline.pruning, layout.slots);
   checkMomentum(timeline, optimizer);
-  const rest = { settings, context, machine, threads, modifiers, optimizer, teaching };
+  const rest = { settings, context, machine, threads, device, modifiers, optimizer, teaching };
   return { ...rest, job, examples, heldOut, plan, layout, timeline };
 }
 
@@ -194,8 +199,8 @@ export async function askTeacher(
 }
 
 /** A trainer for the largest batch of training, evaluation and meta-updates. */
-export function makeTrainer(preparation: Preparation): Promise<Trainer<never>> {
-  const { settings, context, machine, threads, optimizer, job, heldOut, plan, layout, timeline } =
+export async function makeTrainer(preparation: Preparation): Promise<Trainer<never>> {
+  const { settings, context, machine, threads, device, optimizer, job, heldOut, plan, layout, timeline } =
     preparation;
   const { train, evaluation, model } = job.task;
   const limit = batchLimitOf(settings);
@@ -207,7 +212,7 @@ export function makeTrainer(preparation: Preparation): Promise<Trainer<never>> {
   const scores = timeline.pruning.some(({ method }) =>
     method.name === "movement" || method.name === "soft-movement"
   );
-  return Trainer.create({
+  return await Trainer.create({
     model,
     machine,
     workers: threads,
@@ -227,6 +232,9 @@ export function makeTrainer(preparation: Preparation): Promise<Trainer<never>> {
     pattern: trainingPatternOf(timeline.pruning),
     sparse: !settings.denseTraining,
     checkpoints: settings.gradientCheckpointing,
+    gpu: device.name === "webgpu"
+      ? await context.createGpu!({ allowSoftware: settings.device === "webgpu" })
+      : undefined,
   });
 }
 

@@ -15,6 +15,7 @@ import { batchLimitOf } from "./options.ts";
 import { layTimeline, metaBatchSize, type Preparation } from "./prepare.ts";
 import { Pruner } from "./pruner.ts";
 import { RunRecorder } from "./report/recorder.ts";
+import { arithmeticOf } from "./device.ts";
 import { clearLeftovers, loadState, noStages, type RunProgress, saveState } from "./state.ts";
 import { askTrainer, loadTeacher, saveTeacher, type TeacherLogits } from "./teacher.ts";
 import { epochsAskedFor, type Timeline } from "./timeline.ts";
@@ -27,9 +28,10 @@ export async function startRun(
   teacher: TeacherLogits | undefined,
   firstNote: string,
 ): Promise<TrainingRun<never>> {
-  const { settings, context, machine, modifiers, job, examples, plan, teaching } = preparation;
+  const { settings, context, machine, device, modifiers, job, examples, plan, teaching } = preparation;
   const { listener, signal } = context;
   const { out } = settings;
+  const arithmetic = arithmeticOf(device, machine);
   const fingerprint = fingerprintOf(settings, { job, modifiers, teacher });
   // Bad input ends the run up to here, with its one line and nothing else; so the notes are kept until then.
   const notes: string[] = [];
@@ -39,14 +41,14 @@ export async function startRun(
     progress = await loadState(out, trainer, fingerprint);
     if (progress.meta) meta?.restore(progress.meta);
     notes.push(`resumed ${out} at step ${progress.completedSteps} of ${plan.totalSteps}`);
-    if (progress.isa !== machine.isa) {
+    if (progress.arithmetic !== arithmetic) {
       notes.push(
-        `the run began on ${progress.isa}: on ${machine.isa} sums round differently, so its numbers will differ`,
+        `the run began on ${progress.arithmetic}: on ${arithmetic} sums round differently, so its numbers will differ`,
       );
     }
   } else {
     await job.initialise(trainer, (text) => notes.push(text));
-    progress = beginProgress(machine.isa, trainer);
+    progress = beginProgress(arithmetic, trainer);
   }
   const timeline = layTimeline(modifiers, settings, plan, progress.prunable);
   if (!settings.resume) {
@@ -66,9 +68,11 @@ export async function startRun(
     say: (text) => listener?.message?.(text),
   });
   const recorder = await RunRecorder.open({ out, settings, completedSteps: progress.completedSteps });
+  let savedSteps = progress.completedSteps;
   const save = async () => {
     await recorder.save();
     await saveState(out, trainer, { ...progress, meta: meta?.state() }, fingerprint);
+    savedSteps = progress.completedSteps;
   };
   const { train, evaluation } = job.task;
   const known = { examples: train.lengths.length };
@@ -84,7 +88,12 @@ export async function startRun(
   });
   await clearLeftovers(out);
   const { refreshBytes } = pruner;
-  const memory = describeMemory({ trainer: trainer.needs, metaBytes: meta?.bufferBytes, refreshBytes });
+  const memory = describeMemory({
+    trainer: trainer.needs,
+    onGpu: trainer.gpu !== undefined,
+    metaBytes: meta?.bufferBytes,
+    refreshBytes,
+  });
   for (const note of [firstNote, job.dataReport, memory, ...notes]) listener?.message?.(note);
   return {
     settings,
@@ -104,14 +113,15 @@ export async function startRun(
       ? () => job.task.evaluate(trainer, batchLimitOf(settings))
       : undefined,
     tokensOf: (batch) => job.task.model.sizeOf(batch).columns,
+    savedSteps: () => savedSteps,
     save,
   };
 }
 
-function beginProgress(isa: string, trainer: Trainer<never>): RunProgress {
+function beginProgress(arithmetic: string, trainer: Trainer<never>): RunProgress {
   const weights = trainer.layout.slots.map((slot) => ({ name: slot.name, values: trainer.parameter(slot) }));
   return {
-    isa,
+    arithmetic,
     completedSteps: 0,
     trainingSeconds: 0,
     trainedTokens: 0,

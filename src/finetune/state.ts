@@ -26,8 +26,8 @@ export interface EvaluationRecord extends Evaluation {
 
 /** Where a run is. */
 export interface RunProgress {
-  /** Instruction set the run began on. */
-  readonly isa: string;
+  /** Whose arithmetic the run began with (`arithmeticOf`). */
+  readonly arithmetic: string;
   completedSteps: number;
   /** Seconds spent in steps, over all sittings. */
   trainingSeconds: number;

@@ -65,8 +65,6 @@ export interface StepEngine<Example> {
   maskChanged(): void;
   /** To be called when scores begin or end to be trained. */
   movementChanged(): void;
-  /** Why the device is lost; undefined as long as it is there. */
-  readonly lost?: string;
   /** Frees all but the arena. */
   dispose(): Promise<void>;
 }

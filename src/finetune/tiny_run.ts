@@ -81,6 +81,8 @@ export class TinyFolder implements AsyncDisposable {
       epochs: 4,
       batchSize: 16,
       learningRate: 1e-2,
+      // Whatever this host has: what is compared bit by bit is the CPU's.
+      device: "cpu",
       threads: 2,
       out: this.at("out"),
       ...changes,

@@ -13,6 +13,7 @@ import { Arena } from "../plan/arena.ts";
 import type { Executor, Task } from "../plan/executor.ts";
 import { zeroPruned } from "../pruning/method.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
+import type { GpuExecutor } from "../webgpu/executor.ts";
 import type { MatrixPlace } from "./compact_task.ts";
 import { CpuEngine } from "./cpu_engine.ts";
 import type { ParameterGroup } from "./groups.ts";
@@ -239,9 +240,9 @@ export class Trainer<Example> {
     return this.#engine.evaluate(batch);
   }
 
-  /** Why the device is lost, and with it what was trained since the last save; undefined as long as it is there. */
-  get lost(): string | undefined {
-    return this.#engine.lost;
+  /** The GPU that takes the steps; undefined where the workers do. */
+  get gpu(): Pick<GpuExecutor, "adapter" | "lost"> | undefined {
+    return this.#options.gpu;
   }
 
   /** Stops the workers, and leaves the device. */

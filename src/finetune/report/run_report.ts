@@ -15,6 +15,8 @@ import { lossChart, metricChart, stepChart } from "./run_charts.ts";
 /** What a run came to: the part of `FinetuneResult` that the report shows. */
 export interface RunOutcome {
   readonly device: string;
+  /** Name of the GPU, where one took the steps. */
+  readonly gpu?: string;
   readonly threads: number;
   readonly isa: string;
   readonly steps: number;
@@ -112,10 +114,10 @@ function chosenMetric(outcome: RunOutcome, evaluations: readonly MetricsLine[]):
 }
 
 function describeRun(
-  { device, isa, threads, steps, examples, seconds, tokensPerSecond }: RunOutcome,
+  { device, gpu, isa, threads, steps, examples, seconds, tokensPerSecond }: RunOutcome,
 ): string {
   return `${whole(steps)} steps on ${whole(examples)} examples in ${significant(seconds)} s, ` +
-    `${whole(tokensPerSecond)} tokens/s; ${device}, ${isa}, ${threads} threads`;
+    `${whole(tokensPerSecond)} tokens/s; ${device}${gpu ? ` (${gpu})` : ""}, ${isa}, ${threads} threads`;
 }
 
 function headlineOf({ evaluation, denseEvaluation, sparsity }: RunOutcome): string | undefined {

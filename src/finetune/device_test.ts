@@ -1,0 +1,75 @@
+/** Which device trains, and what is said of it. */
+import assert from "node:assert/strict";
+import { InputError, UnsupportedError } from "../core/errors.ts";
+import { selectMachine } from "../machines/mod.ts";
+import { arithmeticOf, chooseDevice, describeDevice, tileOf } from "./device.ts";
+import { modifiersOf } from "./run_modifiers.ts";
+import { TinyFolder } from "./tiny_run.ts";
+
+const request = { modifiers: [], hasGpuFactory: true };
+const real = () => Promise.resolve({ adapter: {} as GPUAdapter });
+const none = () => Promise.resolve({ reason: "WebGPU finds no adapter" });
+const unasked = () => assert.fail("nobody is to look for a GPU");
+
+Deno.test("chooseDevice takes a GPU where there is one, and else the CPU, and says why", async () => {
+  assert.deepEqual(await chooseDevice("auto", request, real), { name: "webgpu", reason: "auto" });
+  assert.deepEqual(await chooseDevice("webgpu", request, real), { name: "webgpu", reason: "as asked" });
+  assert.deepEqual(await chooseDevice("cpu", request, unasked), { name: "cpu", reason: "as asked" });
+  assert.deepEqual(await chooseDevice("auto", request, none), {
+    name: "cpu",
+    reason: "auto: WebGPU finds no adapter",
+  });
+});
+
+Deno.test("chooseDevice lets a CPU play a GPU only when webgpu is asked for", async () => {
+  const asked: boolean[] = [];
+  const spy = ({ allowSoftware }: { allowSoftware: boolean }) => {
+    asked.push(allowSoftware);
+    return real();
+  };
+  for (const name of ["auto", "webgpu"]) await chooseDevice(name, request, spy);
+  assert.deepEqual(asked, [false, true]);
+});
+
+Deno.test("chooseDevice refuses, in one line, a GPU that there is not or that cannot do it, and unknown names", async () => {
+  await using folder = await TinyFolder.create();
+  const modifiers = await modifiersOf(folder.settings({ pruningMethod: "movement" }));
+  const refuses = (wanted: string, changes: Partial<typeof request>, message: string, look = unasked) =>
+    assert.rejects(
+      chooseDevice(wanted, { ...request, ...changes }, look),
+      (error) => {
+        assert.ok(error instanceof (wanted === "tpu" ? InputError : UnsupportedError));
+        assert.equal(error.message, message);
+        return true;
+      },
+    );
+  await refuses("tpu", {}, "--device is tpu: wanted auto, cpu or webgpu");
+  const cannot = "--device webgpu cannot train this run:";
+  await refuses("webgpu", {}, `${cannot} WebGPU finds no adapter`, none as never);
+  await refuses("webgpu", { hasGpuFactory: false }, `${cannot} the caller can open no GPU`);
+  const moves = "movement pruning trains its scores on the CPU";
+  await refuses("webgpu", { modifiers } as never, `${cannot} ${moves}`);
+  assert.deepEqual(await chooseDevice("auto", { ...request, modifiers }, unasked), {
+    name: "cpu",
+    reason: `auto: ${moves}`,
+  });
+});
+
+Deno.test("describeDevice names the adapter, and a CPU that plays one", () => {
+  const gpu = { name: "H100", vendor: "NVIDIA", driver: "570.1", isSoftware: false };
+  const device = { name: "webgpu", reason: "auto" } as const;
+  assert.equal(describeDevice(device, gpu), "device: webgpu (auto), H100, 570.1");
+  assert.equal(
+    describeDevice(device, { ...gpu, name: "llvmpipe", driver: "", isSoftware: true }),
+    "device: webgpu (auto), llvmpipe, a CPU that plays a GPU",
+  );
+  assert.equal(describeDevice({ name: "cpu", reason: "as asked" }, undefined), "device: cpu (as asked)");
+});
+
+Deno.test("tiles and arithmetic are the device's", () => {
+  const machine = selectMachine();
+  const [cpu, gpu] = [{ name: "cpu", reason: "" }, { name: "webgpu", reason: "" }] as const;
+  assert.deepEqual([tileOf(gpu, machine), arithmeticOf(gpu, machine)], [1, "webgpu"]);
+  assert.equal(arithmeticOf(cpu, machine), machine.isa);
+  assert.ok(tileOf(cpu, machine) > 1);
+});
