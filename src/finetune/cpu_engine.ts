@@ -94,6 +94,10 @@ export class CpuEngine<Example> implements StepEngine<Example> {
     this.#places.parts.compact.maskChanged();
   }
 
+  pruneByMagnitude(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   movementChanged(): void {
     this.#programs.forget();
   }

@@ -11,10 +11,11 @@ import type { Arena } from "../plan/arena.ts";
 import type { BufferCopy, GpuExecutor } from "../webgpu/executor.ts";
 import type { FlatArray } from "./gpu_arrays.ts";
 import { furnish, type GpuHome, ringLayout, ringSteps } from "./gpu_home.ts";
+import { canPrune, pruneOnGpu } from "./gpu_masks.ts";
 import { GpuPrograms } from "./gpu_programs.ts";
 import { wordsAt } from "./gpu_told.ts";
 import type { ParameterMemory } from "./memory.ts";
-import type { BatchAnswers, StepEngine, StepResult } from "./step_engine.ts";
+import type { BatchAnswers, MagnitudeRefresh, StepEngine, StepResult } from "./step_engine.ts";
 import { groupScalars, type StepSettings } from "./step_settings.ts";
 import type { TrainerNeeds, TrainerOptions, TrainerShape } from "./trainer_needs.ts";
 
@@ -82,6 +83,16 @@ export class GpuEngine<Example> implements StepEngine<Example> {
 
   maskChanged(): void {
     this.#isHandedOut = true;
+  }
+
+  async pruneByMagnitude(refresh: MagnitudeRefresh): Promise<boolean> {
+    const { layout } = this.#shape;
+    if (!canPrune(refresh, layout, this.#home)) return false;
+    this.#send();
+    this.#isSettled = false;
+    const words = await pruneOnGpu(refresh, layout, this.#home);
+    new Uint32Array(this.#arena.memory.buffer, this.memory.mask, words.length).set(words);
+    return true;
   }
 
   movementChanged(): void {

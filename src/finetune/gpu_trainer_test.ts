@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import type { EncodedExample } from "../data/batches.ts";
 import { optimizerDefaults, optimizerNames } from "../kernels/optimizer/optimizers.ts";
+import { pruningSchedule } from "../pruning/schedule.ts";
 import { isPrunable } from "../pruning/sparsity.ts";
+import { refreshMasks } from "./prune.ts";
 import { gpuTest, gpuTrainer } from "./tiny_gpu.ts";
 import { classifier } from "./tasks/classification.ts";
 import { tinyClassifierConfig, tinyExamples, type TinyOptions, tinyTrainer } from "./tiny_trainer.ts";
@@ -116,6 +118,58 @@ gpuTest("a GPU makes one step of several batches as the CPU does", async () => {
     const difference = weightDifference(gpu, cpu);
     assert.ok(difference < 1e-6, `weights differ by ${difference}`);
   }, classifier(dropping));
+});
+
+for (
+  const [pattern, scope] of [
+    ["unstructured", "layer"],
+    ["unstructured", "global"],
+    ["2:4", "layer"],
+    ["4x1", "layer"],
+  ] as const
+) {
+  gpuTest(
+    `masks of ${pattern} by ${scope} are the CPU's bit by bit, and prune weights and moments`,
+    async () => {
+      await onBoth({ pattern: "unstructured" }, async (gpu, cpu) => {
+        const refresh = async (trainer: Trainer<EncodedExample>, final: number) => {
+          const schedule = pruningSchedule("one-shot", {
+            ...{ initialSparsity: 0, finalSparsity: final, begin: 0, end: 0, every: 1 },
+          });
+          const targets = [String.raw`re:.*layer\.\d+\..*\.dense\.weight`];
+          const phase = { method: { name: "magnitude" }, pattern, scope, targets, schedule } as const;
+          return await refreshMasks(trainer as unknown as Trainer<never>, phase, 0);
+        };
+        for (const [step, sparsity] of [[1, 0.2], [2, 0.5]]) {
+          await gpu.step([tinyExamples(8)], step, told);
+          await gpu.settle();
+          cpu.weights.set(gpu.weights);
+          for (const [name, state] of cpu.states) state.set(gpu.states.get(name)!);
+          assert.equal(await refresh(gpu, sparsity), await refresh(cpu, sparsity));
+          await gpu.settle();
+          assert.deepEqual(gpu.mask, cpu.mask);
+          assert.deepEqual(gpu.weights, cpu.weights);
+          assert.deepEqual(gpu.states, cpu.states);
+        }
+        assert.ok(gpu.sparsity > 0.2, `${gpu.sparsity}`);
+      });
+    },
+  );
+}
+
+gpuTest("masks of weights that are NaN are refused, and stay as they were", async () => {
+  const gpu = await gpuTrainer(classifier(config));
+  const { name } = gpu.layout.slots[1];
+  gpu.parameter(gpu.layout.slots[1])[5] = NaN;
+  const mask = gpu.mask.slice();
+  const refresh = { names: new Set([name]), pattern: "unstructured", scope: "layer", sparsity: 0.5 } as const;
+  await assert.rejects(gpu.pruneByMagnitude(refresh), {
+    name: "InputError",
+    message: `Cannot prune ${name}: score 5 is NaN, wanted a number`,
+  });
+  await gpu.settle();
+  assert.deepEqual(gpu.mask, mask);
+  await gpu.dispose();
 });
 
 gpuTest("a GPU's gradient and answers are the CPU's, and change nothing", async () => {

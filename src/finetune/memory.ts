@@ -5,7 +5,8 @@
 import { globalNormPartials } from "../kernels/global_norm/steps.ts";
 import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import type { Allocator } from "../plan/arena.ts";
-import type { ParameterLayout } from "./parameters.ts";
+import type { MatrixPlace } from "./compact_task.ts";
+import type { ParameterLayout, ParameterSlot } from "./parameters.ts";
 import type { InputArray, LookupTable } from "./training_model.ts";
 
 /** Columns and sequences of a batch; of a plan, each a multiple of the tile. */
@@ -82,6 +83,19 @@ export function placeParameters(
     gradients: take(layout.length, "gradients"),
     states: rule.states.map((name) => take(layout.length, name)),
     mask: take(layout.prunableLength / 32, "mask"),
+  };
+}
+
+/** Where a prunable matrix and what belongs to it lie. */
+export function matrixPlace(
+  { shape: [rows, depth], offset }: ParameterSlot,
+  { weights, states, mask }: ParameterMemory,
+): MatrixPlace {
+  return {
+    rows,
+    depth,
+    states: [weights, ...states].map((address) => address + 4 * offset),
+    mask: mask + offset / 8,
   };
 }
 

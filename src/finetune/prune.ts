@@ -4,23 +4,16 @@
  */
 import { bitsetWords } from "../pruning/bitset.ts";
 import { pruneZeros } from "../pruning/constant.ts";
-import type { PrunableMatrix, PruningScope } from "../pruning/method.ts";
+import type { PrunableMatrix } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import { noZeros, type PruningPhase } from "../pruning/phase.ts";
 import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import { matchTargets } from "../pruning/targets.ts";
 import { sparsePatternOf } from "./compact.ts";
+import { matrixPlace } from "./memory.ts";
 import { type PlacedMatrix, task as pruneMatrix } from "./prune_task.ts";
+import type { MagnitudeRefresh } from "./step_engine.ts";
 import type { Trainer } from "./trainer.ts";
-
-/** What masks of which matrices are to become. */
-interface Refresh {
-  /** Weight names. */
-  readonly names: ReadonlySet<string>;
-  readonly pattern: Pattern;
-  readonly scope: PruningScope;
-  readonly sparsity: number;
-}
 
 /**
  * The pattern of a trainer that goes through phases: that of all masks in common. The zeros that `constant` finds lie as they
@@ -50,13 +43,17 @@ export async function refreshMasks(
   const names = new Set(matchTargets(targets, trainer.layout.slots.map(({ name }) => name)));
   const refresh = { names, pattern, scope, sparsity };
   if (method === "constant") await holdZeros(trainer, names);
-  else if (scope === "layer") await pruneEach(trainer, refresh);
-  else await pruneTogether(trainer, refresh);
-  return sparsityOfMasks(matricesOf(trainer)).overall;
+  else if (!await trainer.pruneByMagnitude(refresh)) {
+    await (scope === "layer" ? pruneEach(trainer, refresh) : pruneTogether(trainer, refresh));
+  }
+  return trainer.sparsity;
 }
 
 /** Each matrix on a worker. */
-async function pruneEach(trainer: Trainer<never>, { names, pattern, sparsity }: Refresh): Promise<void> {
+async function pruneEach(
+  trainer: Trainer<never>,
+  { names, pattern, sparsity }: MagnitudeRefresh,
+): Promise<void> {
   await trainer.reprune(
     pruneMatrix,
     (name, place) => ({ matrices: [{ ...place, name }], pattern, sparsity }),
@@ -67,17 +64,14 @@ async function pruneEach(trainer: Trainer<never>, { names, pattern, sparsity }: 
 /** All matrices are ranked together, which one worker does. */
 async function pruneTogether(
   trainer: Trainer<never>,
-  { names, pattern, sparsity }: Refresh,
+  { names, pattern, sparsity }: MagnitudeRefresh,
 ): Promise<void> {
   const slots = trainer.layout.slots.filter(({ name }) => names.has(name));
-  await trainer.perform(pruneMatrix, ({ weights, states, mask }) => {
-    const matrices = slots.map(({ name, shape: [rows, depth], offset }): PlacedMatrix => ({
-      ...{ name, rows, depth },
-      states: [weights, ...states].map((address) => address + 4 * offset),
-      mask: mask + offset / 8,
-    }));
-    return [{ matrices, pattern, sparsity }];
-  });
+  await trainer.perform(pruneMatrix, (memory) => [{
+    matrices: slots.map((slot): PlacedMatrix => ({ name: slot.name, ...matrixPlace(slot, memory) })),
+    pattern,
+    sparsity,
+  }]);
   trainer.applyMask();
 }
 

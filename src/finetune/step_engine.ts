@@ -6,6 +6,8 @@
  * @module
  */
 import { type RandomKey, randomKey } from "../core/random.ts";
+import type { PruningScope } from "../pruning/method.ts";
+import type { Pattern } from "../pruning/pattern.ts";
 import type { ParameterMemory } from "./memory.ts";
 import type { MovementPart } from "./movement_part.ts";
 import type { StepSettings } from "./step_settings.ts";
@@ -33,6 +35,16 @@ export interface BatchOutput {
   readonly rows: number;
   /** Columns; those beyond the batch hold nothing of interest. */
   readonly stride: number;
+}
+
+/** What masks by magnitude are to become. */
+export interface MagnitudeRefresh {
+  /** Weight names of the matrices. */
+  readonly names: ReadonlySet<string>;
+  readonly pattern: Pattern;
+  readonly scope: PruningScope;
+  /** Share of the weights of each matrix, or of all together. */
+  readonly sparsity: number;
 }
 
 /** Runs the batches of a trainer, one call at a time. */
@@ -63,6 +75,11 @@ export interface StepEngine<Example> {
   handedOut(): void;
   /** To be called when the mask has changed. */
   maskChanged(): void;
+  /**
+   * Renews masks by magnitude where the parameters are while steps are taken, and those at `memory`. False, and nothing done:
+   * it is for the workers to do, on what lies at `memory`.
+   */
+  pruneByMagnitude(refresh: MagnitudeRefresh): Promise<boolean>;
   /** To be called when scores begin or end to be trained. */
   movementChanged(): void;
   /** Frees all but the arena. */

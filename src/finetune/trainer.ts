@@ -11,16 +11,17 @@
 import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import { Arena } from "../plan/arena.ts";
 import type { Executor, Task } from "../plan/executor.ts";
+import { bitsetWords } from "../pruning/bitset.ts";
 import { zeroPruned } from "../pruning/method.ts";
-import { isPrunable } from "../pruning/sparsity.ts";
+import { isPrunable, sparsityOfMasks } from "../pruning/sparsity.ts";
 import type { GpuExecutor } from "../webgpu/executor.ts";
 import type { MatrixPlace } from "./compact_task.ts";
 import { CpuEngine } from "./cpu_engine.ts";
 import type { ParameterGroup } from "./groups.ts";
-import type { ParameterMemory } from "./memory.ts";
+import { matrixPlace, type ParameterMemory } from "./memory.ts";
 import type { MovementPart } from "./movement_part.ts";
 import type { ParameterLayout, ParameterSlot } from "./parameters.ts";
-import type { BatchAnswers, StepEngine, StepResult } from "./step_engine.ts";
+import type { BatchAnswers, MagnitudeRefresh, StepEngine, StepResult } from "./step_engine.ts";
 import type { StepSettings } from "./step_settings.ts";
 import { type TrainerNeeds, trainerNeeds, type TrainerOptions } from "./trainer_needs.ts";
 import type { TrainingModel } from "./training_model.ts";
@@ -105,8 +106,18 @@ export class Trainer<Example> {
   get mask(): Uint32Array {
     this.#checkSettled("mask");
     this.#engine.handedOut();
-    const { buffer } = this.#executor.arena.memory;
-    return new Uint32Array(buffer, this.#engine.memory.mask, this.layout.prunableLength / 32);
+    return this.#maskView;
+  }
+
+  /** Share of the prunable weights that the mask prunes. */
+  get sparsity(): number {
+    const mask = this.#maskView;
+    return sparsityOfMasks(
+      this.layout.slots.filter(({ name }) => isPrunable(name)).map(({ name, shape, offset, length }) => ({
+        ...{ name, rows: shape[0], columns: shape[1] },
+        mask: mask.subarray(offset / 32, offset / 32 + bitsetWords(length)),
+      })),
+    ).overall;
   }
 
   /** A live view of one parameter, to be used while settled. */
@@ -170,6 +181,14 @@ export class Trainer<Example> {
   }
 
   /**
+   * Renews masks by magnitude on the device, with what they prune, without fetching a weight. False, and nothing done: it is
+   * for `reprune` or `perform`.
+   */
+  pruneByMagnitude(refresh: MagnitudeRefresh): Promise<boolean> {
+    return this.#engine.pruneByMagnitude(refresh);
+  }
+
+  /**
    * Runs a task for each prunable matrix, or those named, spread over the workers; it may change the matrix's mask, weights
    * and states. Settles first.
    */
@@ -181,7 +200,7 @@ export class Trainer<Example> {
     await this.settle();
     const places = this.layout.slots
       .filter(({ name }) => isPrunable(name) && (names?.has(name) ?? true))
-      .map((slot) => [slot.name, this.#placeOf(slot)] as const);
+      .map((slot) => [slot.name, matrixPlace(slot, this.#engine.memory)] as const);
     this.#engine.handedOut();
     await this.#executor.perform(task, places.map(([name, place]) => request(name, place)));
     this.#engine.maskChanged();
@@ -254,6 +273,11 @@ export class Trainer<Example> {
     }
   }
 
+  get #maskView(): Uint32Array {
+    const { buffer } = this.#executor.arena.memory;
+    return new Uint32Array(buffer, this.#engine.memory.mask, this.layout.prunableLength / 32);
+  }
+
   #flat(name: string, address: number): Float32Array {
     this.#checkSettled(name);
     this.#engine.handedOut();
@@ -262,15 +286,5 @@ export class Trainer<Example> {
 
   #checkSettled(what: string): void {
     if (!this.isSettled) throw new Error(`Cannot read the ${what}: settle the trainer first`);
-  }
-
-  #placeOf({ shape: [rows, depth], offset }: ParameterSlot): MatrixPlace {
-    const { weights, states, mask } = this.#engine.memory;
-    return {
-      rows,
-      depth,
-      states: [weights, ...states].map((address) => address + 4 * offset),
-      mask: mask + offset / 8,
-    };
   }
 }
