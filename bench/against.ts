@@ -54,9 +54,12 @@ export interface Comparison {
 
 /** What two rows must agree in. `tokens` is absent for runs on a file. */
 export interface Work {
+  /** Absent: the CPU. What we do by WebGPU, others do by CUDA. */
+  readonly device?: "cpu" | "webgpu";
   readonly model: string;
   readonly batch: number;
   readonly tokens?: number;
+  /** Of the CPU; on a GPU they need not agree. */
   readonly threads: number;
   readonly examples_per_second: number;
 }
@@ -92,14 +95,9 @@ export function describeOrigin(
   return `against ${path}: ${list(versions)}; ${list(settings)}${elsewhere}`;
 }
 
-/** Sets our row beside the fastest of the others on a CPU for the same model, batch and threads; undefined for none. */
+/** Sets our row beside the fastest of the others for the same model and batch on the same kind of device; undefined for none. */
 export function compareWith(others: readonly OtherRow[], ours: Work): Comparison | undefined {
-  const [fastest] = others
-    .filter((row) =>
-      row.device === "cpu" && row.model === ours.model && row.batch === ours.batch &&
-      row.tokens === ours.tokens && row.threads === ours.threads
-    )
-    .sort((a, b) => b.examples_per_second - a.examples_per_second);
+  const [fastest] = rowsForWork(others, ours).sort((a, b) => b.examples_per_second - a.examples_per_second);
   if (!fastest) return undefined;
   const { engine, attention, compile, dtype, group_by_length, examples_per_second } = fastest;
   const words = [
@@ -114,4 +112,20 @@ export function compareWith(others: readonly OtherRow[], ours: Work): Comparison
     examples_per_second,
     speedup: ours.examples_per_second / examples_per_second,
   };
+}
+
+/** The same for each precision that the others ran in: on a GPU fp32, tf32 and bf16 are three different peaks. */
+export function compareByPrecision(
+  others: readonly OtherRow[],
+  ours: Work,
+): Readonly<Record<string, Comparison>> {
+  const groups = Map.groupBy(rowsForWork(others, ours), ({ dtype }) => dtype);
+  return Object.fromEntries(Array.from(groups, ([dtype, rows]) => [dtype, compareWith(rows, ours)!]));
+}
+
+function rowsForWork(others: readonly OtherRow[], { device = "cpu", ...ours }: Work): OtherRow[] {
+  return others.filter((row) =>
+    (device === "cpu" ? row.device === "cpu" && row.threads === ours.threads : row.device === "cuda") &&
+    row.model === ours.model && row.batch === ours.batch && row.tokens === ours.tokens
+  );
 }

@@ -44,6 +44,8 @@ export interface OperationShare extends OperationTime {
 export interface TrainRow {
   /** The product. */
   readonly engine: "lacuna";
+  /** What took the steps. */
+  readonly device: "cpu" | "webgpu";
   readonly model: string;
   /** `sparse` where some of the prunable weights are masked. */
   readonly weights: "dense" | "sparse";
@@ -68,13 +70,22 @@ export interface TrainRow {
   readonly gflops: number;
   /** What a dense step would need, over the same time. */
   readonly dense_equivalent_gflops: number;
-  /** `gflops` of the measured peak of all threads. */
+  /** `gflops` of the measured peak of all threads, or of the GPU. */
   readonly share_of_peak: number;
   /** Median dense step over this one; absent where no dense step was timed. */
   readonly speedup_vs_dense?: number;
-  /** Everything a trainer holds: weights, gradients, moments, activations, programs; in 10⁶ bytes. */
+  /** Everything a trainer holds: weights, gradients, moments, activations, programs; in 10⁶ bytes. On a GPU: what lies there. */
   readonly arena_mb: number;
-  /** The fastest of several steps of one worker, by operation, the longest first. */
+  /** What nvidia-smi says that the GPU has in use, all programs together; absent where there is none. */
+  readonly gpu_used_mb?: number;
+  /** On a GPU: its own work in a step, from the first shader to the last. */
+  readonly gpu_ms?: number;
+  /** On a GPU: what the thread that feeds it does for a step, which overlaps with the GPU's work on the step before. */
+  readonly encode_ms?: number;
+  /**
+   * Of one worker the fastest of several steps, by operation, the longest first. On a GPU the mean of several; empty where it has
+   * no timestamps.
+   */
   readonly operations: readonly OperationShare[];
 }
 
@@ -99,7 +110,7 @@ export function stepOperations(config: BertConfig, { batch, tokens }: TrainBatch
 
 /** Measures one model on one batch. Rows come in the order of `sparsities`. Throws `InputError` for bad numbers. */
 export async function benchTraining(options: TrainBenchOptions): Promise<TrainRow[]> {
-  checkOptions(options);
+  checkTrainOptions(options);
   const { config, batch, tokens, pattern, threads, peakGflops, onProgress } = options;
   onProgress?.("starting the trainer");
   const timed = await timeSteps(options);
@@ -110,6 +121,7 @@ export async function benchTraining(options: TrainBenchOptions): Promise<TrainRo
     const gflops = stepOperations(config, options, 1 - sparsity) / seconds / 1e9;
     return {
       engine: "lacuna",
+      device: "cpu",
       model: options.model,
       weights: sparsity > 0 ? "sparse" : "dense",
       kernels,
@@ -131,7 +143,13 @@ export async function benchTraining(options: TrainBenchOptions): Promise<TrainRo
   });
 }
 
-function checkOptions({ batch, tokens, threads, seconds, sparsities, config }: TrainBenchOptions): void {
+/** Throws `InputError` for numbers that cannot be measured at. */
+export function checkTrainOptions(
+  { batch, tokens, threads, seconds, sparsities, config }: Pick<
+    TrainBenchOptions,
+    "batch" | "tokens" | "threads" | "seconds" | "sparsities" | "config"
+  >,
+): void {
   for (const [name, value] of Object.entries({ batch, tokens, threads })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new InputError(`--${name} is ${value}: wanted a whole number from 1`);

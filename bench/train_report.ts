@@ -3,6 +3,7 @@
  * @module
  */
 import type { Comparison, Origin } from "./against.ts";
+import type { GpuDescription, TimedPeaks } from "./gpu/adapter.ts";
 import type { MachineDescription } from "./machine.ts";
 import { percent, significant, type TextColumn, textTable } from "../src/report/text_table.ts";
 import type { TrainRow } from "./train.ts";
@@ -12,11 +13,15 @@ import type { TrainFileRow } from "./train_file.ts";
 export type Compared<Row> = Row & {
   /** The fastest row of the files of `--against` for the same work, where there is one. */
   readonly against?: Comparison;
+  /** On a GPU: the fastest by precision (`fp32`, `tf32`, `bf16`). */
+  readonly against_by_precision?: Readonly<Record<string, Comparison>>;
 };
 
 /** What `bench --train --json` writes. */
 export interface TrainBenchResult {
   readonly machine: MachineDescription;
+  /** With `--device webgpu`: the GPU and its measured limits. */
+  readonly gpu?: GpuDescription & { readonly peaks: TimedPeaks };
   /** What was asked for. */
   readonly config: Readonly<Record<string, string | number>>;
   /** Steps of equal sequences. */
@@ -31,14 +36,25 @@ export interface TrainBenchResult {
 const listedOperations = 12;
 
 /** The result as text: steps, operations, runs on a file. */
-export function formatTraining({ machine, rows, file_rows }: TrainBenchResult): string {
+export function formatTraining({ machine, gpu, rows, file_rows }: TrainBenchResult): string {
   const parts = [
     `${machine.cpu}; ${machine.isa}, ${significant(machine.peak_gflops)} GFLOP/s fp32 a core measured`,
   ];
-  if (rows.length > 0) parts.push("fine-tuning steps", textTable(withComparison(stepColumns, rows), rows));
-  const groups = Map.groupBy(rows, ({ model, batch, tokens }) => `${model} ${batch}×${tokens}`);
+  if (gpu) {
+    const { name, isSoftware, peaks } = gpu;
+    const kind = isSoftware ? ", a CPU that plays a GPU" : "";
+    parts.push(`${name}${kind}; ${significant(1000 * peaks.fp32_tflops)} GFLOP/s fp32 measured`);
+  }
+  if (rows.length > 0) {
+    parts.push("fine-tuning steps", textTable(withComparison(stepColumns(rows), rows), rows));
+  }
+  const groups = Map.groupBy(
+    rows.filter(({ operations }) => operations.length > 0),
+    ({ model, batch, tokens, device }) =>
+      `${device === "cpu" ? "one worker" : "the GPU"}: ${model} ${batch}×${tokens}`,
+  );
   for (const [name, group] of groups) {
-    parts.push(`ms of one step by operation, one worker: ${name}`, operationTable(group));
+    parts.push(`ms of one step by operation, ${name}`, operationTable(group));
   }
   if (file_rows.length > 0) {
     parts.push("finetune on the file", textTable(withComparison(fileColumns, file_rows), file_rows));
@@ -52,6 +68,8 @@ const modelColumn: TextColumn<TrainRow | TrainFileRow> = {
   words: true,
 };
 
+const deviceColumn: TextColumn<TrainRow> = { heading: "device", cell: ({ device }) => device, words: true };
+
 const zerosColumn: TextColumn<TrainRow | TrainFileRow> = {
   heading: "zeros",
   cell: ({ sparsity }) => percent(sparsity),
@@ -63,8 +81,10 @@ const patternColumn: TextColumn<TrainRow | TrainFileRow> = {
   words: true,
 };
 
-const stepColumns: readonly TextColumn<TrainRow>[] = [
+/** The device is named where there are two. */
+const stepColumns = (rows: readonly TrainRow[]): readonly TextColumn<TrainRow>[] => [
   modelColumn,
+  ...(rows.every(({ device }) => device === "cpu") ? [] : [deviceColumn]),
   patternColumn,
   zerosColumn,
   { heading: "kernels", cell: ({ kernels }) => kernels, words: true },
@@ -95,10 +115,15 @@ function withComparison<Row>(
   rows: readonly Compared<Row>[],
 ): readonly TextColumn<Compared<Row>>[] {
   if (!rows.some(({ against }) => against)) return columns;
+  const precisions = new Set(rows.flatMap((row) => Object.keys(row.against_by_precision ?? {})));
   return [
     ...columns,
     { heading: "× against", cell: ({ against }) => against?.speedup.toFixed(2) ?? "–" },
     { heading: "against", cell: ({ against }) => against?.engine ?? "", words: true },
+    ...Array.from(precisions, (precision): TextColumn<Compared<Row>> => ({
+      heading: `× ${precision}`,
+      cell: (row) => row.against_by_precision?.[precision]?.speedup.toFixed(2) ?? "–",
+    })),
   ];
 }
 

@@ -12,7 +12,13 @@ import { Trainer } from "../src/finetune/trainer.ts";
 import { availableMachines, selectMachine } from "../src/machines/mod.ts";
 import { InlineExecutor } from "../src/plan/executor.ts";
 import { isPrunable } from "../src/pruning/sparsity.ts";
-import { compareWith, describeOrigin, type OtherRow, readOtherResults } from "./against.ts";
+import {
+  compareByPrecision,
+  compareWith,
+  describeOrigin,
+  type OtherRow,
+  readOtherResults,
+} from "./against.ts";
 import { operationOfKey } from "./operation_times.ts";
 import { percent, significant, textTable } from "../src/report/text_table.ts";
 import { randomMask } from "./step_runner.ts";
@@ -180,6 +186,31 @@ Deno.test("compareWith takes the fastest row for the same work on a CPU", () => 
     "huggingface-trainer sdpa grouped",
   );
   assert.equal(compareWith(others, { ...work, batch: 5 }), undefined);
+});
+
+Deno.test("compareByPrecision takes the fastest row of each on CUDA for work on a GPU, whatever the threads", () => {
+  const cuda: OtherRow = { ...other, device: "cuda", threads: 16 };
+  const others: OtherRow[] = [
+    other,
+    cuda,
+    { ...cuda, attention: "eager", examples_per_second: 400 },
+    { ...cuda, dtype: "bf16", examples_per_second: 2000 },
+    { ...cuda, dtype: "tf32", tokens: 9 },
+  ];
+  const work = {
+    device: "webgpu",
+    model: "tiny",
+    batch: 4,
+    tokens: 8,
+    threads: 1,
+    examples_per_second: 1000,
+  } as const;
+  assert.deepEqual(compareByPrecision(others, work), {
+    fp32: { engine: "pytorch sdpa", examples_per_second: 500, speedup: 2 },
+    bf16: { engine: "pytorch sdpa bf16", examples_per_second: 2000, speedup: 0.5 },
+  });
+  assert.equal(compareWith(others, work)?.engine, "pytorch sdpa bf16");
+  assert.deepEqual(compareByPrecision([other], work), {});
 });
 
 /** What the scripts write beside the rows. */

@@ -59,6 +59,11 @@ export function benchCommand(): Command {
       "time fine-tuning steps instead, dense and sparse; with a training file, also finetune on that file",
     )
     .option(
+      "--device <name>",
+      "with --train: webgpu times steps on a GPU too, beside those on the cpu",
+      "cpu",
+    )
+    .option(
       "--tokenizer <dir>",
       "tokenizer for --train FILE with --synthetic (default: made from the file)",
     )
@@ -94,7 +99,7 @@ const modes: Readonly<Record<"models" | "steps" | "file" | "kernels", Mode>> = {
     condition: "without --train and --kernels",
     flags: [...common, "--quantize", "--no-tune", "--html"],
   },
-  steps: { condition: "with --train", flags: training },
+  steps: { condition: "with --train", flags: [...training, "--device"] },
   file: { condition: "with --train FILE", flags: [...training, "--tokenizer", "--max-train-samples"] },
   kernels: { condition: "with --kernels", flags: ["--kernels", "--tokens", "--isa", "--json"] },
 };

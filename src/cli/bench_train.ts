@@ -1,8 +1,11 @@
 /**
- * `deno task bench --train`: fine-tuning steps dense and sparse, runs on a file, PyTorch's numbers beside them.
+ * `deno task bench --train`: fine-tuning steps dense and sparse, on the CPU and on a GPU, runs on a file, PyTorch's
+ * numbers beside them.
  * @module
  */
-import { compareWith, describeOrigin, readOtherResults } from "../../bench/against.ts";
+import { compareByPrecision, compareWith, describeOrigin, readOtherResults } from "../../bench/against.ts";
+import { describeGpu, gpuPeaks } from "../../bench/gpu/adapter.ts";
+import { benchGpuTraining } from "../../bench/gpu/train_steps.ts";
 import { describeMachine } from "../../bench/machine.ts";
 import type { TrainBatch } from "../../bench/step_runner.ts";
 import { benchTraining, trainBatches, trainSparsities } from "../../bench/train.ts";
@@ -22,6 +25,7 @@ import { jsonOnStandardOutput, writeJson } from "./command.ts";
 export interface BenchTrainFlags {
   /** Set without a value, or the training file. */
   readonly train: true | string;
+  readonly device: string;
   readonly model?: string;
   readonly synthetic?: string;
   readonly tokenizer?: string;
@@ -50,6 +54,9 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   if (model !== undefined && synthetic !== undefined) {
     throw new InputError("--model and --synthetic exclude each other: wanted one of them");
   }
+  if (flags.device !== "cpu" && flags.device !== "webgpu") {
+    throw new InputError(`--device is ${flags.device}: wanted cpu or webgpu`);
+  }
   const pattern = parsePattern(flags.pattern);
   const sparsities = flags.sparsity === undefined ? trainSparsities : [...new Set([0, flags.sparsity])];
   const subjects = await subjectsOf(model, synthetic);
@@ -61,10 +68,18 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   const note = (text: string) => console.error(text);
   note(`${machine.isa}, ${threads.count} threads (${threads.reason})`);
   const onProgress = progressNotes(note);
+  const gpu = flags.device === "webgpu" ? await findGpu() : undefined;
+  if (gpu) note(`${gpu.name}${gpu.isSoftware ? ", a CPU that plays a GPU: slow" : ""}`);
   const compared = <Row extends TrainRow | TrainFileRow>(rows: readonly Row[]): Compared<Row>[] =>
     rows.map((row) => {
       const against = compareWith(others, row);
-      return against ? { ...row, against } : row;
+      if (!against) return row;
+      const isOnGpu = "device" in row && row.device === "webgpu";
+      return {
+        ...row,
+        against,
+        ...(isOnGpu ? { against_by_precision: compareByPrecision(others, row) } : {}),
+      };
     });
 
   const rows: Compared<TrainRow>[] = [];
@@ -105,6 +120,22 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
           onProgress,
         }),
       ));
+      if (!gpu) continue;
+      rows.push(...compared(
+        await benchGpuTraining({
+          ...batch,
+          config,
+          model: name,
+          // Pruned matrices run dense there, in the same time.
+          sparsities: flags.sparsity === undefined ? [0] : sparsities,
+          pattern,
+          isa,
+          seconds,
+          peakGflops: 1000 * gpu.peaks.fp32_tflops,
+          allowSoftware: true,
+          onProgress,
+        }),
+      ));
     }
   }
   const config = {
@@ -117,6 +148,7 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   };
   const result = {
     machine,
+    ...(gpu ? { gpu } : {}),
     config,
     rows,
     file_rows: fileRows,
@@ -127,9 +159,15 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   if (!jsonOnStandardOutput(flags.json)) console.log(`\n${formatTraining(result)}`);
   for (const other of otherResults) note(describeOrigin(other, machine.cpu));
   if (others.length > 0 && ![...rows, ...fileRows].some(({ against }) => against)) {
-    note(`no row of ${flags.against.join(", ")} has the same model, batch, tokens and threads`);
+    note(`no row of ${flags.against.join(", ")} has the same device, model, batch, tokens and threads`);
   }
   await writeJson(flags.json, result);
+}
+
+/** The GPU with its limits, one that a CPU plays too: it was asked for. Throws `UnsupportedError` where there is none. */
+async function findGpu() {
+  const options = { allowSoftware: true };
+  return { ...await describeGpu(options), peaks: await gpuPeaks(options) };
 }
 
 async function subjectsOf(model: string | undefined, synthetic: string | undefined): Promise<Subject[]> {

@@ -1,0 +1,69 @@
+/**
+ * The flags of `gpu_check.ts`.
+ * @module
+ */
+import { parseArgs } from "node:util";
+import { errorMessage, InputError } from "../../src/core/errors.ts";
+
+/** What the check consists of, in this order. */
+export const partNames = ["kernels", "parity", "peaks", "matmul", "train"] as const;
+
+/** One of them. */
+export type PartName = typeof partNames[number];
+
+/** What was asked for. */
+export interface GpuCheckOptions {
+  /** Tiny sizes, which show that everything runs and no more. */
+  readonly quick: boolean;
+  /** Where the result goes. */
+  readonly json: string;
+  /** Whether a CPU may play the GPU. */
+  readonly allowSoftware: boolean;
+  readonly parts: readonly PartName[];
+  readonly help: boolean;
+}
+
+/** The text of `--help`. */
+export const usage = `deno run -A bench/gpu_check.ts [flags]
+  --parts <list>     of ${partNames.join(",")} (default: all)
+  --quick            tiny sizes: whether it runs, not how fast
+  --json <file>      where the result goes (default: runs/gpu_check.json)
+  --allow-software   also where a CPU plays the GPU
+  --help             this text`;
+
+/** Throws `InputError` for what is no flag. */
+export function parseOptions(args: readonly string[]): GpuCheckOptions {
+  const values = parseValues(args);
+  const parts: string[] = values.parts?.split(",").map((part) => part.trim()) ?? [...partNames];
+  const stranger = parts.find((part) => !partNames.some((name) => name === part));
+  if (stranger !== undefined) {
+    throw new InputError(`--parts has "${stranger}": wanted some of ${partNames.join(",")}`);
+  }
+  // Shares of peak want the peak.
+  if (parts.includes("matmul") || parts.includes("train")) parts.push("peaks");
+  return {
+    quick: values.quick ?? false,
+    json: values.json ?? "runs/gpu_check.json",
+    allowSoftware: values["allow-software"] ?? false,
+    parts: partNames.filter((name) => parts.includes(name)),
+    help: values.help ?? false,
+  };
+}
+
+function parseValues(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      options: {
+        quick: { type: "boolean" },
+        json: { type: "string" },
+        "allow-software": { type: "boolean" },
+        parts: { type: "string" },
+        help: { type: "boolean" },
+      },
+    }).values;
+  } catch (error) {
+    // Node adds advice in further sentences.
+    throw new InputError(`${errorMessage(error).split(/[.\n]\s/)[0]}: --help lists the flags`);
+  }
+}
