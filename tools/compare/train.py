@@ -3,12 +3,17 @@
     python tools/compare/train.py --threads 2 --out pytorch.json
     python tools/compare/train.py --models minilm-l6 --batches 32x32 --compile off on --out pytorch.json
 
+On a GPU add `--device cuda --dtype fp32 tf32 bf16 --models bert-base --batches 32x128 8x512 --attention sdpa`. It
 needs torch and transformers; `--compile on` needs a C++ compiler too. A step is what the Hugging Face trainer does in
 one: forward with the model's dropout, backward, gradients clipped at norm 1, fused AdamW, gradients dropped. Batches
 are random ids of full length, so there is no padding that one side could skip.
 
+On a GPU steps are queued as in training, without waiting for any: times are those between the ends of steps, by the
+GPU's own events, after a second at least of untimed ones in which its clock comes up.
+
 Every row is measured in a process of its own: peak memory is that of the row, and nothing is left over from the one
-before. Of rows that differ only in attention and compilation, the fastest is PyTorch's result.
+before. A row that fails is told at the end, and leaves the others. Of rows that differ only in attention and
+compilation, the fastest is PyTorch's result.
 
 Measure on a quiet machine: OpenMP's threads wait for one another at every operation, so a single busy neighbour on one
 of the cores makes a step of two threads ten times as slow as one of a single thread.
@@ -16,6 +21,7 @@ of the cores makes a step of two threads ten times as slow as one of a single th
 
 import argparse
 import gc
+import itertools
 import multiprocessing
 import sys
 import time
@@ -28,6 +34,11 @@ WEIGHT_DECAY = 0.01
 LEARNING_RATE = 2e-5
 MAX_GRADIENT_NORM = 1.0
 BATCHES = 4
+LEAST_STEPS = 5
+# Untimed seconds on a GPU.
+WARMUP_SECONDS = 1.0
+# Steps that may be queued on a GPU: enough that it never waits, few enough that a row ends on time.
+QUEUED_STEPS = 4
 
 
 def batch_of(text):
@@ -128,32 +139,61 @@ def make_step(row, options):
     return step
 
 
+def time_on_cpu(step, seconds):
+    """Milliseconds of each step, and the last loss."""
+    samples = []
+    end = time.perf_counter() + seconds
+    while len(samples) < LEAST_STEPS or time.perf_counter() < end:
+        begin = time.perf_counter()
+        loss = step(len(samples))
+        samples.append((time.perf_counter() - begin) * 1000)
+    return samples, loss
+
+
+def time_on_gpu(step, seconds):
+    """Milliseconds from the end of each step to the end of the next, and the last loss. The host runs ahead."""
+
+    def mark():
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    marks = [mark()]
+    end = time.perf_counter() + seconds
+    while len(marks) <= LEAST_STEPS or time.perf_counter() < end:
+        loss = step(len(marks))
+        marks.append(mark())
+        if len(marks) > QUEUED_STEPS:
+            marks[-1 - QUEUED_STEPS].synchronize()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) for begin, end in itertools.pairwise(marks)], loss
+
+
+def warm_up(step, steps, seconds):
+    """Takes so many steps and so many seconds of them at least; the first compiles."""
+    end = time.perf_counter() + seconds
+    number = 0
+    while number < steps or time.perf_counter() < end:
+        step(number)
+        number += 1
+        if seconds > 0:
+            torch.cuda.synchronize()
+
+
 def measure(row, options, answer):
     """Runs in a process of its own; answers with the row and its numbers, or with the error."""
     try:
         torch.set_num_threads(options.threads)
         on_gpu = row["device"] == "cuda"
-        if on_gpu:
-            torch.backends.cuda.matmul.allow_tf32 = row["dtype"] == "tf32"
-            torch.backends.cudnn.allow_tf32 = row["dtype"] == "tf32"
-
-        def wait():
-            if on_gpu:
-                torch.cuda.synchronize()
-
+        # Of fp32 products on a GPU: with TensorFloat-32, or without.
+        torch.set_float32_matmul_precision("high" if row["dtype"] == "tf32" else "highest")
         step = make_step(row, options)
-        for number in range(options.warmup):
-            loss = step(number)
-        wait()
+        warm_up(step, options.warmup, WARMUP_SECONDS if on_gpu else 0)
         gc.collect()
         gc.disable()
-        samples = []
-        end = time.perf_counter() + options.seconds
-        while len(samples) < 5 or time.perf_counter() < end:
-            begin = time.perf_counter()
-            loss = step(len(samples))
-            wait()
-            samples.append((time.perf_counter() - begin) * 1000)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        samples, loss = (time_on_gpu if on_gpu else time_on_cpu)(step, options.seconds)
         assert torch.isfinite(loss), f"the loss is {loss.item()}"
         step_ms = summarize(samples)
         row = {
@@ -165,7 +205,9 @@ def measure(row, options, answer):
             "peak_rss_mb": peak_rss_mb(),
         }
         if on_gpu:
+            # What tensors took, and what PyTorch had taken from the driver for them.
             row["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
+            row["peak_gpu_reserved_mb"] = torch.cuda.max_memory_reserved() / 1e6
         answer.send(row)
     except Exception as error:  # The parent prints it: a row that fails must not look like one that was not asked for.
         answer.send(f"{type(error).__name__}: {error}")
@@ -176,6 +218,7 @@ def main():
     options = parse_arguments()
     context = multiprocessing.get_context("spawn")
     rows = []
+    failures = []
     for row in rows_to_measure(options):
         receiver, sender = context.Pipe(duplex=False)
         child = context.Process(target=measure, args=(row, options, sender))
@@ -189,11 +232,14 @@ def main():
         name = f"{row['model']} {row['batch']}x{row['tokens']} {row['dtype']} {row['attention']}"
         name += " compiled" if row["compile"] else ""
         if isinstance(answer, str):
-            sys.exit(f"{name}: {answer}")
+            failures.append(f"{name}: {answer}")
+            print(failures[-1], file=sys.stderr)
+            continue
         rows.append(answer)
+        memory_mb = answer.get("peak_gpu_mb", answer["peak_rss_mb"])
         print(
             f"{name}: {answer['step_ms']['p50']:.1f} ms a step, {answer['tokens_per_second']:.0f} tokens/s, "
-            f"{answer['peak_rss_mb']:.0f} MB",
+            f"{memory_mb:.0f} MB",
             file=sys.stderr,
         )
     settings = {
@@ -207,6 +253,8 @@ def main():
         "seed": options.seed,
     }
     write_json(options.out, {"machine": machine_of(), "versions": versions_of(), "settings": settings, "rows": rows})
+    if failures:
+        sys.exit(f"{len(failures)} of {len(rows) + len(failures)} rows failed:\n" + "\n".join(failures))
 
 
 if __name__ == "__main__":
