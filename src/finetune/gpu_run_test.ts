@@ -1,6 +1,6 @@
 /** Whole runs on a GPU, and from one device to the other. */
 import assert from "node:assert/strict";
-import { finetune, type FinetuneResult, Interrupted } from "../../mod.ts";
+import { findLearningRate, finetune, type FinetuneResult, Interrupted } from "../../mod.ts";
 import { WorkerDataReader } from "../../workers/data_reader.ts";
 import { poolFactory } from "../../workers/pool.ts";
 import { chooseAdapter } from "../webgpu/adapter.ts";
@@ -9,7 +9,7 @@ import type { GpuExecutor } from "../webgpu/executor.ts";
 import { finetune as finetuneWith, type FinetuneContext } from "./mod.ts";
 import type { FinetuneSettings } from "./options.ts";
 import { gpuTest } from "./tiny_gpu.ts";
-import { metricsOf, refuses, TinyFolder } from "./tiny_run.ts";
+import { metricsOf, refuses, TinyFolder, tinyRows } from "./tiny_run.ts";
 
 /** Runs on both devices; the models must be as good, to what rounding does in some dozen steps. */
 async function runsAlike(
@@ -55,11 +55,45 @@ gpuTest("MetaAdamW learns its factors while a GPU trains", async () => {
   await runsAlike(folder, { sparsity: 0, ...meta }, 0.05);
 });
 
-gpuTest("teachers, accumulated batches and the other tasks train on a GPU", async () => {
+gpuTest("a GPU learns from a teacher, of several batches a step, with layers that run again", async () => {
   await using folder = await TinyFolder.create();
   const teaching = { sparsity: 0.5, teacher: "dense", accumulation: 2 };
   await runsAlike(folder, { ...teaching, gradientCheckpointing: true }, 0.05);
-  await runsAlike(folder, { task: "masked-lm", sparsity: 0, epochs: 2, overwrite: true }, 0.05);
+});
+
+gpuTest("a GPU learns a language", async () => {
+  await using folder = await TinyFolder.create();
+  await runsAlike(folder, { task: "masked-lm", sparsity: 0, epochs: 2 }, 0.05);
+});
+
+gpuTest("a GPU learns scores, from a teacher too", async () => {
+  await using folder = await TinyFolder.create();
+  const scores = tinyRows(96, 1).map(({ sentence, label }) => `${sentence}\t${label === "positive" ? 4 : 1}`);
+  const train = await folder.write("scores.tsv", ["sentence\tscore", ...scores].join("\n"));
+  await runsAlike(folder, { task: "regression", train, evaluation: train, teacher: "dense" }, 0.05);
+});
+
+gpuTest("a GPU learns to forecast a series", async () => {
+  await using folder = await TinyFolder.create();
+  const rows = Array.from({ length: 160 }, (_, hour) => {
+    const date = new Date(Date.UTC(2016, 6, 1, hour)).toISOString().slice(0, 19).replace("T", " ");
+    return `${date},${Math.sin(hour / 2).toFixed(4)},${Math.cos(hour / 3).toFixed(4)}`;
+  });
+  const train = await folder.write("tides.csv", ["date,tide,load", ...rows].join("\n") + "\n");
+  const series = { task: "forecasting", init: undefined, evaluation: undefined, train } as const;
+  const windows = { inputLength: 8, horizon: 2, targetColumn: "all", epochs: 1, sparsity: 0.5 };
+  await runsAlike(folder, { ...series, ...windows }, 0.02);
+});
+
+gpuTest("the learning-rate finder finds on a GPU what it finds on the CPU", async () => {
+  await using folder = await TinyFolder.create();
+  const search = (device: "cpu" | "webgpu") => findLearningRate(folder.settings({ device }));
+  const [cpu, gpu] = [await search("cpu"), await search("webgpu")];
+  for (const [index, { smoothed }] of gpu.points.slice(0, 60).entries()) {
+    assert.ok(Math.abs(smoothed - cpu.points[index].smoothed) < 1e-3, `point ${index}: ${smoothed}`);
+  }
+  const ratio = gpu.suggested / cpu.suggested;
+  assert.ok(ratio > 0.7 && ratio < 1.5, `${gpu.suggested}, wanted ${cpu.suggested}`);
 });
 
 gpuTest("a run goes from one device to the other, and says so", async () => {
