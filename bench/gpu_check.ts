@@ -9,7 +9,7 @@
  * The first tests the shaders (`gpu/kernel_tests.ts`), trains on CPU and GPU and compares (`gpu/parity.ts`), measures the limits of
  * the GPU (`gpu/peaks.ts`), every way to multiply matrices (`gpu/matmul_sweep.ts`) and fine-tuning steps (`gpu/train_steps.ts`). The
  * second times the same steps in PyTorch; both files together are what `deno task bench --train --device webgpu --against
- * pytorch.json` shows in one table. Where commands may take less time, `--parts` divides the first.
+ * pytorch.json` shows in one table. Where commands may take less time, `--parts` divides the first; for a machine without internet `gpu/carry.ts` packs what it needs.
  *
  * A part that fails is told with its message and leaves the others; the file is written after each part, so that a driver that
  * ends the process takes no more than its part. Exit code 1: some part failed. 2: it was not started.
@@ -109,7 +109,7 @@ function partRuns(
   /** Shares of a peak that could not be measured are NaN. */
   const peakTflops = () => result.parts.peaks?.result?.fp32_tflops ?? NaN;
   return {
-    kernels: async () => await runTestFiles(await sizes.testFiles(), onProgress),
+    kernels: async () => await runTestFiles(await sizes.testFiles(), { config: options.config, onProgress }),
     parity: async () => {
       const rows = [];
       for (const test of sizes.parity) {

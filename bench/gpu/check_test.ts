@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { presetConfig } from "../../models/presets.ts";
 import { InputError } from "../../src/core/errors.ts";
 import type { TrainRow } from "../train.ts";
+import { carriedConfig } from "./carry.ts";
 import { parseJunit, runTestFiles, shaderTestFiles } from "./kernel_tests.ts";
 import { bestBesideChosen, squareProduct, type SweepRow, trainingProducts } from "./matmul_sweep.ts";
 import { parseOptions } from "./options.ts";
@@ -63,8 +64,14 @@ Deno.test("parseJunit counts tests, not steps, and names the steps that failed",
     passed: 1,
     failed: 1,
     ignored: 1,
+    leftOutTests: 0,
     failures: [{ name: "bad <one> > inner &amp;", message: "Error: no" }],
   });
+  const left = xml.replace("Error: no", "Error: left out: no").replace(
+    "1 test step failed",
+    "Error: left out: no",
+  );
+  assert.deepEqual(parseJunit(left), { passed: 1, failed: 0, ignored: 2, leftOutTests: 1, failures: [] });
 });
 
 Deno.test("shaderTestFiles finds operations with shaders and what runs them, and no others", async () => {
@@ -87,6 +94,15 @@ Deno.test("runTestFiles: a file that does not load is a failure that says why", 
   const { passed, failed, files: [file] } = await runTestFiles(["bench/gpu/no_such_test.ts"]);
   assert.deepEqual([passed, failed], [0, 1]);
   assert.match(file.failures[0].message, /^exit code 1, /);
+});
+
+Deno.test("carriedConfig has packages of the project's versions, and refuses a project without them", async () => {
+  const { imports } = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
+  const config = carriedConfig(imports);
+  for (const name of ["comlink", "zod", "fast-check"]) assert.equal(config.imports[name], imports[name]);
+  const dawn = await import(config.imports.webgpu);
+  assert.throws(() => dawn.create(), /^Error: left out: /);
+  assert.throws(() => carriedConfig({}), InputError);
 });
 
 Deno.test("trainingProducts: all three products of a layer have as many operations", () => {

@@ -17,7 +17,12 @@ export interface TestFile {
   readonly ignored: number;
   /** Tests and steps of tests that failed, and what else went wrong with the file. */
   readonly failures: readonly TestFailure[];
+  /** Why the file was not run, where a configuration leaves out what it imports. */
+  readonly left_out?: string;
 }
+
+/** Errors that begin with this are of tests that want what a configuration leaves out: they are ignored, not failed. */
+export const leftOut = "left out:";
 
 /** A failed test. */
 export interface TestFailure {
@@ -61,10 +66,17 @@ export async function shaderTestFiles(folders: readonly string[] = ["src", "work
   return files.sort();
 }
 
+/** How tests are run. */
+export interface TestRunOptions {
+  /** The configuration file; default the project's. */
+  readonly config?: string;
+  readonly onProgress?: (activity: string) => void;
+}
+
 /** Runs test files, some at a time. Never throws for what is wrong with one of them. */
 export async function runTestFiles(
   files: readonly string[],
-  onProgress: (activity: string) => void = () => {},
+  { config, onProgress }: TestRunOptions = {},
 ): Promise<KernelTests> {
   const results: TestFile[] = [];
   const waiting = [...files];
@@ -72,9 +84,9 @@ export async function runTestFiles(
   try {
     await Promise.all(Array.from({ length: concurrency }, async () => {
       for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-        const result = await runTestFile(file, join(scratch, `${file.replaceAll("/", "_")}.xml`));
+        const result = await runTestFile(file, join(scratch, `${file.replaceAll("/", "_")}.xml`), config);
         results.push(result);
-        onProgress(`${file}: ${result.passed} passed, ${result.failed} failed`);
+        onProgress?.(`${file}: ${result.left_out ?? `${result.passed} passed, ${result.failed} failed`}`);
       }
     }));
   } finally {
@@ -89,10 +101,14 @@ export async function runTestFiles(
   };
 }
 
-async function runTestFile(file: string, junit: string): Promise<TestFile> {
+async function runTestFile(file: string, junit: string, config?: string): Promise<TestFile> {
   const begin = performance.now();
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--no-check", `--junit-path=${junit}`, file],
+    args: [
+      ...["test", "-A", "--no-check", `--junit-path=${junit}`],
+      ...(config === undefined ? [] : ["--config", config]),
+      file,
+    ],
     cwd: root,
     env: { NO_COLOR: "1", LACUNA_TUNING: "off", LACUNA_REQUIRE_WEBGPU: "1" },
     stdout: "null",
@@ -102,7 +118,12 @@ async function runTestFile(file: string, junit: string): Promise<TestFile> {
   const { code, signal, stderr } = await child.output();
   clearTimeout(timer);
   const seconds = (performance.now() - begin) / 1000;
-  const lines = new TextDecoder().decode(stderr).trim().split("\n");
+  const text = new TextDecoder().decode(stderr).trim();
+  const missing = config === undefined ? null : text.match(/Import "([^"]+)" not a dependency/);
+  if (missing) {
+    return { file, seconds, passed: 0, failed: 0, ignored: 0, failures: [], left_out: `wants ${missing[1]}` };
+  }
+  const lines = text.split("\n");
   const lastWords = lines.find((line) => /^error|panicked/.test(line)) ?? lines.at(-1);
   const died = (message: string): TestFile => {
     const failures = [{ name: dirname(file), message }];
@@ -115,29 +136,32 @@ async function runTestFile(file: string, junit: string): Promise<TestFile> {
   } catch (error) {
     return died(`exit code ${code}, ${errorMessage(error)}: ${lastWords}`);
   }
-  if (code !== 0 && counts.failed === 0) return died(`exit code ${code}: ${lastWords}`);
-  return { file, seconds, ...counts };
+  const { leftOutTests, ...told } = counts;
+  if (code !== 0 && told.failed + leftOutTests === 0) return died(`exit code ${code}: ${lastWords}`);
+  return { file, seconds, ...told };
 }
 
-/** Counts and failures of a report that `deno test --junit-path` wrote. Steps are cases named `test > step`. */
-export function parseJunit(xml: string): Pick<TestFile, "passed" | "failed" | "ignored" | "failures"> {
+/** Counts (what is left out is ignored) and failures of a report that `deno test --junit-path` wrote. Steps are cases named `test > step`. */
+export function parseJunit(xml: string) {
   const failures: TestFailure[] = [];
-  let [passed, failed, ignored] = [0, 0, 0];
+  let [passed, failed, ignored, leftOutTests] = [0, 0, 0, 0];
+  const isLeftOut = (failure: string) => failure.includes(`Error: ${leftOut}`);
   for (const [, escapedName, body] of xml.matchAll(/<testcase name="([^"]*)"[^>]*>(.*?)<\/testcase>/gs)) {
     const name = unescapeXml(escapedName);
     const failure = body.match(/<failure message="([^"]*)"/)?.[1];
     const isStep = name.includes(" > ");
-    if (failure !== undefined) {
+    if (failure !== undefined && !isLeftOut(failure)) {
       const [message] = unescapeXml(failure).replace(/^Uncaught /, "").split("\n");
       // A test whose steps failed says so, which the steps say better.
       if (!/^\d+ test steps? failed$/.test(message)) failures.push({ name, message });
     }
     if (isStep) continue;
-    if (failure !== undefined) failed++;
+    if (failure !== undefined && isLeftOut(failure)) leftOutTests++;
     else if (body.includes("<skipped")) ignored++;
+    else if (failure !== undefined) failed++;
     else passed++;
   }
-  return { passed, failed, ignored, failures };
+  return { passed, failed, ignored: ignored + leftOutTests, leftOutTests, failures };
 }
 
 function unescapeXml(text: string): string {

@@ -20,6 +20,8 @@ export interface GpuCheckOptions {
   /** Whether a CPU may play the GPU. */
   readonly allowSoftware: boolean;
   readonly parts: readonly PartName[];
+  /** Deno's configuration for the processes of the tests; absent: the project's. */
+  readonly config?: string;
   readonly help: boolean;
 }
 
@@ -29,6 +31,7 @@ export const usage = `deno run -A bench/gpu_check.ts [flags]
   --quick            tiny sizes: whether it runs, not how fast
   --json <file>      where the result goes (default: runs/gpu_check.json)
   --allow-software   also where a CPU plays the GPU
+  --config <file>    Deno's configuration for the tests' processes (default: the project's)
   --help             this text`;
 
 /** Throws `InputError` for what is no flag. */
@@ -46,6 +49,7 @@ export function parseOptions(args: readonly string[]): GpuCheckOptions {
     json: values.json ?? "runs/gpu_check.json",
     allowSoftware: values["allow-software"] ?? false,
     parts: partNames.filter((name) => parts.includes(name)),
+    ...(values.config === undefined ? {} : { config: values.config }),
     help: values.help ?? false,
   };
 }
@@ -59,6 +63,7 @@ function parseValues(args: readonly string[]) {
         json: { type: "string" },
         "allow-software": { type: "boolean" },
         parts: { type: "string" },
+        config: { type: "string" },
         help: { type: "boolean" },
       },
     }).values;

@@ -128,7 +128,11 @@ function formatPeaks({ fp32_tflops, fp16_tflops, clock, ...copies }: PartResults
 }
 
 function formatTests({ passed, failed, ignored, files }: KernelTests): string {
-  return `  ${files.length} files: ${passed} passed, ${failed} failed, ${ignored} ignored`;
+  const leftOut = files.filter(({ left_out }) => left_out !== undefined);
+  return [
+    `  ${files.length - leftOut.length} files: ${passed} passed, ${failed} failed, ${ignored} ignored`,
+    ...leftOut.map(({ file, left_out }) => `  ${file} is left out: it ${left_out}`),
+  ].join("\n");
 }
 
 const exponential = (value: number) => value.toExponential(1);
