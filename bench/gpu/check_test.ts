@@ -249,6 +249,7 @@ const check: GpuCheckResult = {
         buffer_copy_gb_s: 2100,
         copy_bytes: 4096,
         clock: "timestamps",
+        clock_ratio: 0.99,
       },
     },
     matmul: { ok: true, seconds: 9, faults: [], result: { rows: [sweepRow], failures: [] } },
@@ -288,4 +289,7 @@ Deno.test("faults of a sweep name the product and the way that failed", () => {
   const failure = { product: "p", configuration: "c", shares: 2, message: "wrong" };
   assert.deepEqual(faultsOf.matmul({ rows: [], failures: [failure] }), ["p, c, 2 shares: wrong"]);
   assert.equal(faultsOf.train([]).length, 1);
+  const peaks = check.parts.peaks!.result!;
+  assert.deepEqual(faultsOf.peaks(peaks), []);
+  assert.equal(faultsOf.peaks({ ...peaks, clock_ratio: 0.025 }).length, 1);
 });

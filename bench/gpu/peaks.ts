@@ -19,6 +19,8 @@ export interface GpuPeaks {
   /** The same by `copyBufferToBuffer`. */
   readonly buffer_copy_gb_s: number;
   readonly copy_bytes: number;
+  /** `GpuTimer.compareClocks`: far from 1, all times by timestamps are in another unit than milliseconds. */
+  readonly clock_ratio?: number;
 }
 
 /** How much work the shaders get. */
@@ -145,7 +147,12 @@ async function measureCopies(timer: GpuTimer, bytes: number) {
     );
     await check("copyBufferToBuffer");
     const rate = (ms: number) => 2 * bytes / ms / 1e6;
-    return { copy_gb_s: rate(byShader.best_ms), buffer_copy_gb_s: rate(byCommand.best_ms) };
+    const ratio = await timer.compareClocks((encoder) => recording.encode(encoder));
+    return {
+      copy_gb_s: rate(byShader.best_ms),
+      buffer_copy_gb_s: rate(byCommand.best_ms),
+      ...(ratio === undefined ? {} : { clock_ratio: ratio }),
+    };
   } finally {
     recording.destroy();
     source.destroy();

@@ -72,7 +72,10 @@ export const faultsOf: { readonly [Name in PartName]: (result: PartResults[Name]
       failures.map(({ name, message }) => `${file}: ${name}: ${message}`)
     ),
   parity: (rows) => rows.flatMap(parityFaults),
-  peaks: () => [],
+  peaks: ({ clock_ratio }) =>
+    clock_ratio === undefined || clock_ratio > 0.8 && clock_ratio < 1.02
+      ? []
+      : [`timestamps count ${clock_ratio} ms in a millisecond: wanted 0.8 to 1.02`],
   matmul: ({ failures }) =>
     failures.map(({ product, configuration, shares, message }) =>
       `${product}, ${configuration}, ${shares} shares: ${message}`
@@ -117,13 +120,15 @@ function partBlock<Result>(title: string, part: Part<Result>, format: (result: R
   ].join("\n");
 }
 
-function formatPeaks({ fp32_tflops, fp16_tflops, clock, ...copies }: PartResults["peaks"]): string {
+function formatPeaks({ fp32_tflops, fp16_tflops, clock_ratio, ...copies }: PartResults["peaks"]): string {
   const fp16 = fp16_tflops === undefined ? "" : `, fp16 ${significant(fp16_tflops)} TFLOP/s`;
   return [
     `  multiply-adds: fp32 ${significant(fp32_tflops)} TFLOP/s${fp16}`,
     `  copying: ${significant(copies.copy_gb_s)} GB/s in a shader, ` +
     `${significant(copies.buffer_copy_gb_s)} GB/s by command`,
-    `  by ${clock === "timestamps" ? "timestamps of the GPU" : "the wall clock: it has no timestamps"}`,
+    clock_ratio === undefined
+      ? "  by the wall clock: it has no timestamps"
+      : `  by timestamps of the GPU, whose second is ${clock_ratio.toFixed(3)} s`,
   ].join("\n");
 }
 

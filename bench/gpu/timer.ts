@@ -94,6 +94,24 @@ export class GpuTimer {
     return { best_ms: Math.min(...runMs), median_ms: summarize(runMs).p50, runs: repeats * samples };
   }
 
+  /**
+   * Time by the GPU's timestamps over time by the clock here, for a run long enough that waiting is little of it: a little less
+   * than 1 where both count the same seconds. Undefined without timestamps.
+   */
+  async compareClocks(encode: Encode): Promise<number | undefined> {
+    const marks = this.#marks;
+    if (!marks) return undefined;
+    const { median_ms } = await this.measure(encode);
+    const repeats = Math.max(1, Math.min(mostRepeats, Math.round(wallSampleMs / median_ms)));
+    const encoder = this.gpu.device.createCommandEncoder();
+    marks.mark(encoder, 0);
+    for (let run = 0; run < repeats; run++) encode(encoder);
+    marks.mark(encoder, 1);
+    const [wallMs] = await this.#timeByWall([encoder.finish()]);
+    const [, gpuMs] = await marks.read(2);
+    return gpuMs / wallMs;
+  }
+
   /** The f32 numbers of a buffer at some places, when everything before has run. */
   async read(buffer: GPUBuffer, indices: readonly number[]): Promise<Float32Array> {
     const { device } = this.gpu;
