@@ -2,6 +2,7 @@
  * The end of a run whose GPU is gone.
  * @module
  */
+import { Interrupted } from "../core/errors.ts";
 import type { TrainingRun } from "./loop.ts";
 
 /** A call may be refused before the reason has come; it comes from another thread. */
@@ -15,7 +16,7 @@ export async function explainLoss(
     "trainer" | "progress" | "timeline" | "savedSteps"
   >,
 ): Promise<unknown> {
-  if (!trainer.gpu) return error;
+  if (!trainer.gpu || error instanceof Interrupted) return error;
   const { promise, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(resolve, patienceMs, undefined);
   const reason = await Promise.race([trainer.gpu.lost, promise]);

@@ -146,25 +146,33 @@ export async function finetune(
       `${describeDevice(device, trainer.gpu?.adapter)}, ${machine.isa}, ${threads} threads (${reason})` +
       (fallback ? `; ${fallback}` : "");
     const run = await startRun(preparation, trainer, teacher, first);
-    const { trainingSeconds: before } = run.progress;
-    await train(run).catch(async (error) => {
+    return await complete(preparation, run).catch(async (error) => {
       throw await explainLoss(error, run);
     });
-    const busy = run.progress.trainingSeconds - before;
-    const { waitSeconds } = run.feed;
-    const dataWait = waitSeconds === 0 ? 0 : waitSeconds / (waitSeconds + busy);
-    const outcome = {
-      device: device.name,
-      gpu: trainer.gpu?.adapter.name,
-      threads,
-      isa: machine.isa,
-      dataWait,
-      ...await finish(preparation, run),
-    };
-    return { ...outcome, report: await run.recorder.finish(outcome) };
   } finally {
     await trainer.dispose();
   }
+}
+
+/** Trains to the end, writes the model and the report. */
+async function complete(
+  preparation: Preparation,
+  run: TrainingRun<never>,
+): Promise<FinetuneResult> {
+  const { device, threads, machine } = preparation;
+  const { trainingSeconds: before } = run.progress;
+  await train(run);
+  const busy = run.progress.trainingSeconds - before;
+  const { waitSeconds } = run.feed;
+  const outcome = {
+    device: device.name,
+    gpu: run.trainer.gpu?.adapter.name,
+    threads,
+    isa: machine.isa,
+    dataWait: waitSeconds === 0 ? 0 : waitSeconds / (waitSeconds + busy),
+    ...await finish(preparation, run),
+  };
+  return { ...outcome, report: await run.recorder.finish(outcome) };
 }
 
 /** Writes the best model and its export. */
