@@ -63,6 +63,29 @@ Deno.test("finetune answers bad usage and bad input with exit code 2 and one lin
   assert.deepEqual(folder.snapshot(), before);
 });
 
+Deno.test({
+  name:
+    "finetune --device webgpu without an adapter is one line and exit code 2; auto trains on the CPU and says why",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    await using folder = await TinyFolder.create();
+    const { path: cwd } = folder;
+    // The loader of Vulkan's drivers finds none.
+    const env = { VK_DRIVER_FILES: "none", VK_ICD_FILENAMES: "none", DENO_WEBGPU_BACKEND: "vulkan" };
+    const before = folder.snapshot();
+    const refused = await runTask("finetune", [...run, "--device", "webgpu"], { cwd, env });
+    assert.deepEqual([refused.code, refused.stdout], [2, ""]);
+    assert.deepEqual(refused.errors, [
+      "lacuna finetune: --device webgpu cannot train this run: WebGPU finds no adapter",
+    ]);
+    assert.deepEqual(folder.snapshot(), before);
+    const args = [...run, ...fast, "--epochs", "1", "--device", "auto"];
+    const { code, errors } = await runTask("finetune", args, { cwd, env });
+    assert.equal(code, 0, errors.join("\n"));
+    assert.match(errors[0], /^device: cpu \(auto: WebGPU finds no adapter\), /);
+  },
+});
+
 Deno.test("finetune --help names every flag and exits with 0", async () => {
   await using folder = await TinyFolder.create();
   const { code, stdout, errors } = await runTask("finetune", ["--help"], { cwd: folder.path });
