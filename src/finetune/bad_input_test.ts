@@ -75,7 +75,7 @@ Deno.test("finetune refuses names it does not know, and lists those it knows", a
     [{ pattern: "4:2" }, /^Unknown pruning pattern 4:2: wanted unstructured, 4x1, 1x4 /],
     [{ scope: "row" }, "--pruning-scope is row: wanted layer or global"],
     [{ device: "tpu" }, "--device is tpu: wanted auto, cpu or webgpu"],
-    [{ device: "webgpu" }, "--device webgpu is not available: this version trains on the CPU only"],
+    [{ device: "webgpu", pruningMethod: "movement" }, /^--device webgpu cannot train this run: movement /],
     [{ isa: "mmx" }, /instruction set mmx: this host has .*wasm/],
     [{ init: "bert-huge" }, /^--init is bert-huge: wanted a config file or one of bert-tiny, /],
     [{ init: join(path, "none.json") }, /^--init is .none.json: wanted a config file or one of bert-tiny, /],
