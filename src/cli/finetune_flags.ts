@@ -183,7 +183,7 @@ function addRun(command: Command): void {
   command
     .option("--seed <n>", "seed of everything random", number, d.seed)
     .option("--seeds <n>", "train n times, from --seed on, and report mean and spread", number)
-    .option("--device <name>", "auto, cpu or webgpu", d.device)
+    .option("--device <name>", "auto, cpu, webgpu or dawn (WebGPU by Chrome's implementation)", d.device)
     .option("--threads <n>", "worker threads (default: one per usable core)", number)
     .option("--isa <name>", "instruction set (default: the fastest there is)")
     .option("--out <dir>", `output folder (default ${reviewSettings.out} or runs/<name of the data>)`)

@@ -32,7 +32,7 @@ Deno.test("finetune answers bad usage and bad input with exit code 2 and one lin
       [...run, "--task", "regression"],
       'train.tsv line 2 has the label "negative" in "label", wanted a number',
     ],
-    [["--device", "tpu"], "--device is tpu: wanted auto, cpu or webgpu"],
+    [["--device", "tpu"], "--device is tpu: wanted auto, cpu, webgpu or dawn"],
     [
       [...run, "--device", "webgpu", "--pruning-method", "movement"],
       "--device webgpu cannot train this run: movement pruning trains its scores on the CPU",

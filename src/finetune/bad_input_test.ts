@@ -74,7 +74,7 @@ Deno.test("finetune refuses names it does not know, and lists those it knows", a
     ],
     [{ pattern: "4:2" }, /^Unknown pruning pattern 4:2: wanted unstructured, 4x1, 1x4 /],
     [{ scope: "row" }, "--pruning-scope is row: wanted layer or global"],
-    [{ device: "tpu" }, "--device is tpu: wanted auto, cpu or webgpu"],
+    [{ device: "tpu" }, "--device is tpu: wanted auto, cpu, webgpu or dawn"],
     [{ device: "webgpu", pruningMethod: "movement" }, /^--device webgpu cannot train this run: movement /],
     [{ isa: "mmx" }, /instruction set mmx: this host has .*wasm/],
     [{ init: "bert-huge" }, /^--init is bert-huge: wanted a config file or one of bert-tiny, /],

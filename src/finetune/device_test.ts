@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { InputError, UnsupportedError } from "../core/errors.ts";
 import { selectMachine } from "../machines/mod.ts";
 import { arithmeticOf, chooseDevice, describeDevice, tileOf } from "./device.ts";
+import type { GpuOptions } from "../webgpu/adapter.ts";
 import { modifiersOf } from "./run_modifiers.ts";
 import { TinyFolder } from "./tiny_run.ts";
 
@@ -14,6 +15,7 @@ const unasked = () => assert.fail("nobody is to look for a GPU");
 Deno.test("chooseDevice takes a GPU where there is one, and else the CPU, and says why", async () => {
   assert.deepEqual(await chooseDevice("auto", request, real), { name: "webgpu", reason: "auto" });
   assert.deepEqual(await chooseDevice("webgpu", request, real), { name: "webgpu", reason: "as asked" });
+  assert.deepEqual(await chooseDevice("dawn", request, real), { name: "dawn", reason: "as asked" });
   assert.deepEqual(await chooseDevice("cpu", request, unasked), { name: "cpu", reason: "as asked" });
   assert.deepEqual(await chooseDevice("auto", request, none), {
     name: "cpu",
@@ -21,14 +23,18 @@ Deno.test("chooseDevice takes a GPU where there is one, and else the CPU, and sa
   });
 });
 
-Deno.test("chooseDevice lets a CPU play a GPU only when webgpu is asked for", async () => {
-  const asked: boolean[] = [];
-  const spy = ({ allowSoftware }: { allowSoftware: boolean }) => {
-    asked.push(allowSoftware);
+Deno.test("chooseDevice lets a CPU play a GPU only when one is asked for, and looks at Dawn's only for dawn", async () => {
+  const asked: GpuOptions[] = [];
+  const spy = (options: GpuOptions) => {
+    asked.push(options);
     return real();
   };
-  for (const name of ["auto", "webgpu"]) await chooseDevice(name, request, spy);
-  assert.deepEqual(asked, [false, true]);
+  for (const name of ["auto", "webgpu", "dawn"]) await chooseDevice(name, request, spy);
+  assert.deepEqual(asked, [
+    { provider: "system", allowSoftware: false },
+    { provider: "system", allowSoftware: true },
+    { provider: "dawn", allowSoftware: true },
+  ]);
 });
 
 Deno.test("chooseDevice refuses, in one line, a GPU that there is not or that cannot do it, and unknown names", async () => {
@@ -43,9 +49,10 @@ Deno.test("chooseDevice refuses, in one line, a GPU that there is not or that ca
         return true;
       },
     );
-  await refuses("tpu", {}, "--device is tpu: wanted auto, cpu or webgpu");
+  await refuses("tpu", {}, "--device is tpu: wanted auto, cpu, webgpu or dawn");
   const cannot = "--device webgpu cannot train this run:";
   await refuses("webgpu", {}, `${cannot} WebGPU finds no adapter`, none as never);
+  await refuses("dawn", {}, "--device dawn cannot train this run: WebGPU finds no adapter", none as never);
   await refuses("webgpu", { hasGpuFactory: false }, `${cannot} the caller can open no GPU`);
   const moves = "movement pruning trains its scores on the CPU";
   await refuses("webgpu", { modifiers } as never, `${cannot} ${moves}`);
@@ -63,6 +70,11 @@ Deno.test("describeDevice names the adapter, and a CPU that plays one", () => {
     describeDevice(device, { ...gpu, name: "llvmpipe", driver: "", isSoftware: true }),
     "device: webgpu (auto), llvmpipe, a CPU that plays a GPU",
   );
+  const dawn = { name: "dawn", reason: "as asked" } as const;
+  assert.equal(
+    describeDevice(dawn, { ...gpu, matrices: "subgroup matrices of 16×16×16" }),
+    "device: dawn (as asked), H100, 570.1, subgroup matrices of 16×16×16",
+  );
   assert.equal(describeDevice({ name: "cpu", reason: "as asked" }, undefined), "device: cpu (as asked)");
 });
 
@@ -70,6 +82,8 @@ Deno.test("tiles and arithmetic are the device's", () => {
   const machine = selectMachine();
   const [cpu, gpu] = [{ name: "cpu", reason: "" }, { name: "webgpu", reason: "" }] as const;
   assert.deepEqual([tileOf(gpu, machine), arithmeticOf(gpu, machine)], [1, "webgpu"]);
+  const dawn = { name: "dawn", reason: "" } as const;
+  assert.deepEqual([tileOf(dawn, machine), arithmeticOf(dawn, machine)], [1, "dawn"]);
   assert.equal(arithmeticOf(cpu, machine), machine.isa);
   assert.ok(tileOf(cpu, machine) > 1);
 });

@@ -80,7 +80,7 @@ export interface FinetuneContext {
 
 /** What a run came to. */
 export interface FinetuneResult {
-  /** What took the steps: `cpu` or `webgpu`. */
+  /** What took the steps: `cpu`, `webgpu` or `dawn`. */
   readonly device: string;
   /** The GPU's own name, where one did. */
   readonly gpu?: string;

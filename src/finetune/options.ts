@@ -141,8 +141,8 @@ export interface FinetuneSettings {
   readonly gradientCheckpointing?: boolean;
   /** Seed of everything random. */
   readonly seed: number;
-  /** Where to compute. */
-  readonly device: "auto" | "cpu" | "webgpu";
+  /** Where to compute. `dawn` is WebGPU through Chrome's implementation of it. */
+  readonly device: "auto" | "cpu" | "webgpu" | "dawn";
   /** Worker threads; absent: one for each core this process may use. */
   readonly threads?: number;
   /** Instruction set; absent: the fastest. */

@@ -16,7 +16,7 @@ import { isPrunable, type LayerSparsity } from "../pruning/sparsity.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
 import { matchParameters } from "./groups.ts";
 import { type AnyJob, prepareJob } from "./job.ts";
-import { chooseDevice, type ChosenDevice, tileOf } from "./device.ts";
+import { chooseDevice, type ChosenDevice, gpuOptions, tileOf } from "./device.ts";
 import { metaGroupNames } from "./meta/groups.ts";
 import type { MetaOptions } from "./meta/options.ts";
 import { splitMetaValidation } from "./meta/validation.ts";
@@ -232,9 +232,9 @@ export async function makeTrainer(preparation: Preparation): Promise<Trainer<nev
     pattern: trainingPatternOf(timeline.pruning),
     sparse: !settings.denseTraining,
     checkpoints: settings.gradientCheckpointing,
-    gpu: device.name === "webgpu"
-      ? await context.createGpu!({ allowSoftware: settings.device === "webgpu" })
-      : undefined,
+    gpu: device.name === "cpu" || settings.device === "cpu"
+      ? undefined
+      : await context.createGpu!(gpuOptions(settings.device)),
   });
 }
 

@@ -23,10 +23,22 @@ export interface ShaderTarget {
   readonly maxBindingBytes: number;
   /** Lanes of a subgroup where subgroup built-ins work and all have that many; else undefined. */
   readonly subgroupSize?: number;
+  /**
+   * Matrices of float16 that a subgroup multiplies and sums in float32, at once: tensor cores. The preferred comes first. Absent or
+   * empty where `enable chromium_experimental_subgroup_matrix;` does not work or `subgroupSize` is not known.
+   */
+  readonly subgroupMatrices?: readonly SubgroupMatrixSize[];
   /** Whether `enable f16;` works. */
   readonly f16: boolean;
   /** Columns of tiled values are a multiple of this. */
   readonly columnGrain: number;
+}
+
+/** `rows` × `depth` times `depth` × `columns`. */
+export interface SubgroupMatrixSize {
+  readonly rows: number;
+  readonly columns: number;
+  readonly depth: number;
 }
 
 /** How a shader uses a binding: `read` and `write` are storage (`write` may read too), `uniform` the call's constants. */

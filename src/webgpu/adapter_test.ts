@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { UnsupportedError } from "../core/errors.ts";
 import { chooseAdapter, describeAdapter, openGpu } from "./adapter.ts";
+import { openDawn } from "./dawn.ts";
 
 /** An adapter that says who it is and gives no device. */
-function madeUpAdapter(info: Partial<GPUAdapterInfo>): GPUAdapter {
+function madeUpAdapter(info: object, features: readonly string[] = []): GPUAdapter {
   return {
     info: { description: "", device: "", vendor: "", architecture: "", isFallbackAdapter: false, ...info },
-    features: new Set(),
+    features: new Set(features),
     limits: {},
     requestDevice: () => Promise.reject(new TypeError("out of devices")),
   } as unknown as GPUAdapter;
@@ -55,4 +56,44 @@ Deno.test("openGpu names the adapter that gives no device", async () => {
       error instanceof UnsupportedError &&
       error.message === "the GPU NVIDIA H100 PCIe gives no device: out of devices",
   );
+});
+
+const [f16, subgroups, matrix] = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
+const matrixOf = (M: number, N: number, K: number, componentType = "f16", resultComponentType = "f32") => ({
+  M,
+  N,
+  K,
+  componentType,
+  resultComponentType,
+});
+
+Deno.test("describeAdapter tells which matrices an adapter of Dawn's multiplies, or why none", () => {
+  const info = {
+    device: "h100",
+    description: "NVIDIA: 570.1",
+    vendor: "nvidia",
+    architecture: "hopper",
+    subgroupMinSize: 32,
+    subgroupMaxSize: 32,
+    subgroupMatrixConfigs: [matrixOf(16, 16, 16, "f16", "f16"), matrixOf(16, 16, 16), matrixOf(16, 8, 16)],
+  };
+  const matrices = (changes: object, features = [f16, subgroups, matrix]) =>
+    describeAdapter(madeUpAdapter({ ...info, ...changes }, features)).matrices;
+  const { name, driver } = describeAdapter(madeUpAdapter(info));
+  assert.deepEqual([name, driver], ["h100", "NVIDIA: 570.1"]);
+  assert.equal(matrices({}), "subgroup matrices of 16×16×16, 16×8×16");
+  assert.equal(matrices({}, [subgroups]), `no subgroup matrices: the adapter has no ${matrix}, no ${f16}`);
+  assert.equal(matrices({ subgroupMinSize: 8 }), "no subgroup matrices: subgroups have 8 to 32 lanes");
+  assert.equal(
+    matrices({ subgroupMatrixConfigs: info.subgroupMatrixConfigs.slice(0, 1) }),
+    "no subgroup matrices: none has float16 operands and float32 sums",
+  );
+});
+
+Deno.test("the null backend of Dawn opens with all its features, and without matrices", async () => {
+  const { adapter, device, target } = await openDawn();
+  assert.equal(adapter.matrices, "no subgroup matrices: subgroups have 4 to 128 lanes");
+  assert.deepEqual([target.subgroupSize, target.subgroupMatrices, target.f16], [undefined, [], true]);
+  assert.ok(device.features.has(matrix as GPUFeatureName));
+  device.destroy();
 });

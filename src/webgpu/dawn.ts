@@ -1,21 +1,17 @@
 /**
- * Dawn, the WebGPU of Chrome, with its backend that runs nothing: it checks shaders and calls as strictly as a browser does, without a
+ * Dawn with its backend that runs nothing: it checks shaders and calls as strictly as a browser does, without a
  * driver. Deno's own (naga, wgpu) overlooks some of it, such as barriers where invocations may have parted. For tests.
  * @module
  */
-import { create } from "webgpu";
 import type { Shader } from "../kernels/shader.ts";
 import { type OpenGpu, openGpu } from "./adapter.ts";
+import { loadDawn } from "./dawn_provider.ts";
 import { oneLine, scoped } from "./device_errors.ts";
 import { Pipelines } from "./pipelines.ts";
 
-/** Kept: a device does not outlive it, and says so with a segmentation fault. */
-let gpu: GPU | undefined;
-
 /** A device on which all calls are checked and none is carried out: what one reads there means nothing. */
 export async function openDawn(): Promise<OpenGpu> {
-  gpu ??= create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]) as GPU;
-  const adapter = await gpu.requestAdapter();
+  const adapter = await (await loadDawn("null")).requestAdapter();
   if (!adapter) throw new Error("Dawn has no adapter for its null backend");
   return await openGpu(adapter);
 }
