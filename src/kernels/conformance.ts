@@ -23,8 +23,11 @@ import { randomKey, RandomStream } from "../core/random.ts";
 import { sameType, type ValueType } from "../graph/graph.ts";
 import type { NumberArray, Operation } from "../graph/operation.ts";
 import { availableMachines, type Machine } from "../machines/mod.ts";
+import type { OpenGpu } from "../webgpu/adapter.ts";
+import { elementOf } from "../webgpu/operands.ts";
 import { elementName, type OperationInputs } from "./operands.ts";
 import { firstBitDifference, poison, runOperation } from "./run_operation.ts";
+import type { ShaderLowering, ShaderTarget } from "./shader.ts";
 import { loweringOf, runLowering, testGpu } from "./shader_conformance.ts";
 
 export { centralDifferences, type DifferenceCheck } from "./central_differences.ts";
@@ -88,33 +91,58 @@ async function conformOnGpu<A>(
   const lowering = loweringOf(operation);
   const gpu = lowering && await testGpu();
   if (!gpu) return;
+  const halves: ShaderTarget = { ...gpu.target, activations: "f16" };
+  for (const target of gpu.target.f16 ? [gpu.target, halves] : [gpu.target]) {
+    const place = `${gpu.adapter.name}${target.activations ? ` in ${target.activations}` : ""}`;
+    await t.step(`${operation.name} on ${place}`, async () => {
+      for (const oneCase of cases) {
+        await checkShaders(operation, oneCase, { ...gpu, target }, lowering, place);
+      }
+    });
+  }
+}
+
+async function checkShaders<A>(
+  operation: Operation<A>,
+  { name, seed, tolerance, build }: ConformanceCase<A>,
+  gpu: OpenGpu,
+  lowering: ShaderLowering<A>,
+  place: string,
+): Promise<void> {
   const { toleranceFactor = 1, specials } = lowering;
-  await t.step(`${operation.name} on ${gpu.adapter.name}`, async () => {
-    for (const { name, seed, tolerance: { relative, absolute }, build } of cases) {
-      const built = buildCase(operation, { name, seed, build }, gpu.target.columnGrain);
-      const where = `${operation.name} "${name}" ${built.shapes} on ${gpu.adapter.name}, seed ${seed}`;
-      const found = await runLowering(gpu, lowering, built.attributes, built.inputs, built.inputTypes)
-        .catch((error) => {
-          throw new Error(`${where}: ${errorMessage(error)}`, { cause: error });
-        });
-      found.forEach((result, output) => {
-        const tolerance = { relative: toleranceFactor * relative, absolute: toleranceFactor * absolute };
-        const wanted = built.expected[output];
-        const type = built.outputTypes[output];
-        checkClose(`${where}, output ${output}`, result, wanted, type, tolerance, specials !== undefined);
-      });
-    }
+  // Operands are exact in float16, those too that only a product rounds.
+  const rounded = gpu.target.activations && ((array: NumberArray) => array.map(Math.f16round));
+  const built = buildCase(operation, { name, seed, build }, gpu.target.columnGrain, rounded);
+  const where = `${operation.name} "${name}" ${built.shapes} on ${place}, seed ${seed}`;
+  const found = await runLowering(gpu, lowering, built.attributes, built.inputs, built.inputTypes)
+    .catch((error) => {
+      throw new Error(`${where}: ${errorMessage(error)}`, { cause: error });
+    });
+  found.forEach((result, output) => {
+    const type = built.outputTypes[output];
+    const rounding = elementOf(type, gpu.target) ? halfRounding : { relative: 0, absolute: 0 };
+    checkClose(`${where}, output ${output}`, result, built.expected[output], type, {
+      relative: toleranceFactor * tolerance.relative + rounding.relative,
+      absolute: toleranceFactor * tolerance.absolute + rounding.absolute,
+    }, specials !== undefined);
   });
 }
+
+/** Half of what is between neighbours in float16, and between those near 0. */
+const halfRounding: Tolerance = { relative: 2 ** -11, absolute: 2 ** -25 };
 
 /** Operands of a case with what the reference makes of them. */
 function buildCase<A>(
   operation: Operation<A>,
   { name, seed, build }: Omit<ConformanceCase<A>, "tolerance">,
   tile: number,
+  rounded: (array: NumberArray) => NumberArray = (array) => array,
 ) {
   const random = new RandomStream(randomKey(seed, operation.name, name));
-  const { attributes, inputs, inputTypes } = build({ tile, random });
+  const { attributes, inputs: given, inputTypes } = build({ tile, random });
+  const inputs = given.map((array, index) =>
+    array && inputTypes[index]?.dtype === "f32" ? rounded(array) : array
+  );
   const outputTypes = operation.infer(inputTypes, attributes);
   // The oracle reads the numbers the kernel reads, and computes in float64.
   const expected = operation.reference(

@@ -24,12 +24,16 @@ export interface ShaderTarget {
   /** Lanes of a subgroup where subgroup built-ins work and all have that many; else undefined. */
   readonly subgroupSize?: number;
   /**
-   * Matrices of float16 that a subgroup multiplies and sums in float32, at once: tensor cores. The preferred comes first. Absent or
-   * empty where `enable chromium_experimental_subgroup_matrix;` does not work or `subgroupSize` is not known.
+   * Matrices of float16 that a subgroup multiplies and sums in float32, at once: tensor cores. Absent or empty where `enable chromium_experimental_subgroup_matrix;` does not work or `subgroupSize` is not known.
    */
   readonly subgroupMatrices?: readonly SubgroupMatrixSize[];
   /** Whether `enable f16;` works. */
   readonly f16: boolean;
+  /**
+   * `f16`: tiled results lie in float16 (`ShaderOperand.element`), and products are of operands in float16. Wants `f16`; absent:
+   * all is float32.
+   */
+  readonly activations?: "f16";
   /** Columns of tiled values are a multiple of this. */
   readonly columnGrain: number;
 }
@@ -73,6 +77,8 @@ export interface ShaderCall {
 /** A value in device memory. */
 export interface ShaderOperand {
   readonly type: ValueType;
+  /** What its elements lie in, if not in what the type says. Shaders need not know: see `wgsl_halves.ts`. */
+  readonly element?: "f16";
   /** One range, unless a parameter is larger than a binding: then `rowsPerPart` rows in each but the last. */
   readonly parts: readonly BufferRange[];
   /** Rows (of the first dimension) in each part. */

@@ -4,12 +4,14 @@
  * Where there is no adapter it says so once; with `LACUNA_REQUIRE_WEBGPU=1` that is an error instead.
  * @module
  */
-import { byteLength, elementCount, type ValueType } from "../graph/graph.ts";
+import { elementCount, type ValueType } from "../graph/graph.ts";
 import type { NumberArray, Operation } from "../graph/operation.ts";
 import { findAdapter, type OpenGpu, openGpu } from "../webgpu/adapter.ts";
 import { lowerings } from "../webgpu/lowerings.ts";
+import { elementOf, storedBytes } from "../webgpu/operands.ts";
 import { firstBitDifference, poison } from "./run_operation.ts";
 import type { BufferRange, Shader, ShaderCall, ShaderLowering, ShaderOperand } from "./shader.ts";
+import { callInHalves } from "./wgsl_halves.ts";
 
 /** Ranges begin here in their buffers, and are followed by as much: canaries. */
 const margin = 256;
@@ -60,26 +62,30 @@ export async function runLowering<A>(
   });
   const operandOf = (type: ValueType, index: number): ShaderOperand => {
     const [allRows, ...others] = type.shape;
+    const element = elementOf(type, gpu.target);
     const rows = rowsPerPart.get(index) ?? allRows;
     const parts = Array.from({ length: rows < allRows ? Math.ceil(allRows / rows) : 1 }, (_, part) => {
       const shape = [Math.min(rows, allRows - part * rows), ...others];
-      return place(byteLength({ ...type, shape }));
+      return place(storedBytes({ type: { ...type, shape }, element }));
     });
-    return { type, parts, rowsPerPart: rows };
+    return { type, element, parts, rowsPerPart: rows };
   };
   const inputOperands = inputTypes.map((type, index) => type && operandOf(type, index));
   const outputOperands = outputTypes.map((type, index) => operandOf(type, inputTypes.length + index));
+  const halves = new Set(
+    [...inputOperands, ...outputOperands].flatMap((operand) => operand?.element ? operand.parts : []),
+  );
   const calls = lowering.lower({
     attributes,
     inputs: inputOperands,
     outputs: outputOperands,
     scratch: scratchBytes.map(place),
     target: gpu.target,
-  });
+  }).map((call) => callInHalves(call, halves));
   const contents = new Map<number, Uint32Array>();
   inputOperands.forEach((operand, index) => {
     if (!operand) return;
-    const words = deviceWords(inputs[index]!, operand.type);
+    const words = deviceWords(inputs[index]!, operand);
     let begin = 0;
     for (const { buffer, byteLength } of operand.parts) {
       contents.set(buffer, words.subarray(begin, begin += byteLength / 4));
@@ -88,9 +94,10 @@ export async function runLowering<A>(
   const written = outputOperands.flatMap(({ parts }) => parts);
   const run = async (fill: number) => {
     const parts = await runCalls(gpu, calls, sizes, contents, written, fill);
-    return outputOperands.map(({ type, parts: { length } }) =>
-      hostValues(Uint32Array.from(parts.splice(0, length).flatMap((words) => [...words])), type)
-    );
+    return outputOperands.map((operand) => {
+      const words = parts.splice(0, operand.parts.length).flatMap((words) => [...words]);
+      return hostValues(Uint32Array.from(words), operand);
+    });
   };
   const first = await run(poison);
   const second = await run(0x7f7f7f7f);
@@ -213,16 +220,23 @@ function encodeCall(
 }
 
 /** What the device holds for an array: tiled matrices transposed. */
-function deviceWords(array: NumberArray, type: ValueType): Uint32Array {
+function deviceWords(array: NumberArray, { type, element }: ShaderOperand): Uint32Array {
   const typed = type.dtype === "i32" ? Int32Array.from(array) : Float32Array.from(array);
   // Moved as words: a Float32Array assignment may change the bits of a NaN.
   const words = new Uint32Array(typed.buffer);
-  return type.layout === "tiled" ? transpose(words, type.shape[0], type.shape[1]) : words;
+  const plain = type.layout === "tiled" ? transpose(words, type.shape[0], type.shape[1]) : words;
+  if (element !== "f16") return plain;
+  const halves = new Float16Array(2 * Math.ceil(plain.length / 2));
+  halves.set(new Float32Array(plain.buffer));
+  return new Uint32Array(halves.buffer);
 }
 
-function hostValues(words: Uint32Array, type: ValueType): NumberArray {
+function hostValues(words: Uint32Array, { type, element }: ShaderOperand): NumberArray {
   const count = elementCount(type);
-  const plain = type.layout === "tiled" ? transpose(words, type.shape[1], type.shape[0]) : words;
+  const whole = element === "f16"
+    ? new Uint32Array(Float32Array.from(new Float16Array(words.buffer, 0, count)).buffer)
+    : words;
+  const plain = type.layout === "tiled" ? transpose(whole, type.shape[1], type.shape[0]) : whole;
   return type.dtype === "i32"
     ? new Int32Array(plain.buffer, plain.byteOffset, count)
     : new Float32Array(plain.buffer, plain.byteOffset, count);

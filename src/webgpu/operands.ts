@@ -3,11 +3,22 @@
  * @module
  */
 import { UnsupportedError } from "../core/errors.ts";
-import { byteLength, describeType, type ValueType } from "../graph/graph.ts";
+import { byteLength, describeType, elementCount, type ValueType } from "../graph/graph.ts";
 import type { BufferRange, ShaderCall, ShaderOperand, ShaderTarget } from "../kernels/shader.ts";
+import { alignUp } from "../plan/memory.ts";
 
 /** Ranges begin at multiples of this: the strictest alignment that WebGPU allows a device to ask for. */
 export const rangeGrain = 256;
+
+/** Bytes of a value in device memory: whole words. */
+export function storedBytes({ type, element }: Pick<ShaderOperand, "type" | "element">): number {
+  return element === "f16" ? alignUp(2 * elementCount(type), 4) : byteLength(type);
+}
+
+/** What the elements of a result lie in on a target. */
+export function elementOf({ dtype, layout }: ValueType, { activations }: ShaderTarget): "f16" | undefined {
+  return dtype === "f32" && layout === "tiled" ? activations : undefined;
+}
 
 /**
  * A value in a buffer from `byteOffset` on, a multiple of 256. `rows` values that are larger than a binding come in parts of as
@@ -18,11 +29,13 @@ export function operandAt(
   type: ValueType,
   { buffer, byteOffset = 0 }: { readonly buffer: number; readonly byteOffset?: number },
   { maxBindingBytes }: ShaderTarget,
+  element?: ShaderOperand["element"],
 ): ShaderOperand {
-  const total = byteLength(type);
+  const total = storedBytes({ type, element });
   const rowCount = type.shape[0] ?? 1;
+  const stored = element && { element };
   if (total <= maxBindingBytes) {
-    return { type, parts: [{ buffer, byteOffset, byteLength: total }], rowsPerPart: rowCount };
+    return { type, ...stored, parts: [{ buffer, byteOffset, byteLength: total }], rowsPerPart: rowCount };
   }
   const rowBytes = total / rowCount;
   let grain = 1; // Rows that end at a multiple of `rangeGrain`: a part must begin at one.
@@ -40,7 +53,7 @@ export function operandAt(
     const length = Math.min(rowsPerPart * rowBytes, total - begin);
     parts.push({ buffer, byteOffset: byteOffset + begin, byteLength: length });
   }
-  return { type, parts, rowsPerPart };
+  return { type, ...stored, parts, rowsPerPart };
 }
 
 /** @throws RangeError for a call that WebGPU would refuse, or run otherwise than it is meant: it names the shader. */

@@ -16,8 +16,10 @@ import { matmulWeightGradient } from "./gradient.ts";
 import { matmul, type MatmulAttributes } from "./operation.ts";
 import { chooseMatmulConfiguration, type MatmulChoice } from "./wgsl_choice.ts";
 import { directDepthStep, directShader } from "./wgsl_direct.ts";
+import { matrixShader } from "./wgsl_matrix.ts";
 import { partialsWidth, sumPartialsShader } from "./wgsl_partials.ts";
-import { type Product, productTraits } from "./wgsl_product.ts";
+import type { ProductDestination } from "./wgsl_patches.ts";
+import { type Product, type ProductPrecision, productTraits } from "./wgsl_product.ts";
 import { tiledShader } from "./wgsl_tiled.ts";
 
 /** y = act(op(W)·x + bias) + addend. */
@@ -27,7 +29,7 @@ export const matmulShaders = defineLowering<MatmulAttributes>({
     const product = linearProduct(attributes, inputs.map((input) => input?.type), y.type);
     const names = ["x", "weight", "bias", "addend"];
     const operands = inputs.flatMap((input, index) => input ? [wholeRange(input, names[index])] : []);
-    const choice = chooseMatmulConfiguration(product, target);
+    const choice = chooseMatmulConfiguration(product, target, precisionOn(target));
     return productCalls(product, choice, { operands, result: wholeRange(y, "y") }, target);
   },
 });
@@ -38,18 +40,23 @@ export const matmulWeightGradientShaders = defineLowering({
 
   scratchBytes({ inputTypes, outputTypes: [result] }, target) {
     const product = weightGradientProduct(inputTypes[0]!, result);
-    return partialsBytes(product, chooseMatmulConfiguration(product, target));
+    return partialsBytes(product, chooseMatmulConfiguration(product, target, precisionOn(target)));
   },
 
   lower({ inputs: [gradY, x], outputs: [result], scratch: [partials], target }) {
     const product = weightGradientProduct(gradY!.type, result.type);
-    return productCalls(product, chooseMatmulConfiguration(product, target), {
+    return productCalls(product, chooseMatmulConfiguration(product, target, precisionOn(target)), {
       operands: [wholeRange(gradY!, "gradY"), wholeRange(x!, "x")],
       result: wholeRange(result, "gradWeight"),
       partials,
     }, target);
   },
 });
+
+/** Where activations are float16, weights are rounded too as they are read, and tensor cores can multiply them. */
+function precisionOn({ activations }: ShaderTarget): ProductPrecision {
+  return activations === "f16" ? "fp16" : "fp32";
+}
 
 /** The product of a linear layer: tokens are its rows. */
 export function linearProduct(
@@ -104,9 +111,9 @@ export function productCalls(
   target: ShaderTarget,
 ): ShaderCall[] {
   const { rows, columns, depth } = product;
-  const { kind, tileRows, tileColumns } = configuration;
+  const { tileRows, tileColumns } = configuration;
   const tiles = [Math.ceil(columns / tileColumns), Math.ceil(rows / tileRows)] as const;
-  if (kind === "direct") {
+  if (configuration.kind === "direct") {
     const shader = directShader(configuration, productTraits(product, directDepthStep));
     const uniforms = uniformWords(rows, columns, depth, depth);
     return [{ shader, ranges: [...operands, result], uniforms, workgroups: [...tiles, 1] }];
@@ -115,9 +122,17 @@ export function productCalls(
   const traits = productTraits(product, tileDepth);
   const shareDepth = Math.ceil(depth / tileDepth / shares) * tileDepth;
   const uniforms = uniformWords(rows, columns, depth, shareDepth);
+  const shaderTo = (destination: ProductDestination) =>
+    configuration.kind === "matrix"
+      ? matrixShader(configuration, traits, destination)
+      : tiledShader(configuration, traits, destination);
   if (shares === 1) {
-    const shader = tiledShader(configuration, traits, "result");
-    return [{ shader, ranges: [...operands, result], uniforms, workgroups: [...tiles, 1] }];
+    return [{
+      shader: shaderTo("result"),
+      ranges: [...operands, result],
+      uniforms,
+      workgroups: [...tiles, 1],
+    }];
   }
   if (!partials || product.bias || product.addend || product.activation !== "none") {
     throw new Error(
@@ -130,7 +145,7 @@ export function productCalls(
   return [
     // A share whose depth is empty makes zeros.
     {
-      shader: tiledShader(configuration, traits, "partials"),
+      shader: shaderTo("partials"),
       ranges: [...operands, partials],
       uniforms,
       workgroups: [...tiles, shares],
