@@ -39,6 +39,7 @@ const support = [
   "conformance.ts",
   "shader_conformance.ts",
   "run_operation.ts",
+  "product_checks.ts",
   "timing.ts",
   "tiny_run.ts",
   "start_task.ts",

@@ -20,6 +20,8 @@ export interface MatmulChoice {
 const multiprocessors = 128;
 /** What a workgroup's start, its first tiles and its results cost, in steps of depth. */
 const startSteps = 48;
+/** The same with tensor cores, whose steps are so much shorter. */
+const matrixStartSteps = 192;
 /** Multiplications of one multiprocessor in the time that memory takes to write and read a partial sum. */
 const partialSumCost = 0.5;
 /** The same for the start of another shader, some 4 µs. */
@@ -45,16 +47,21 @@ export function matmulCandidates(
   });
 }
 
-/** What a product takes on a target: on software a fixed configuration, else the candidate of the least estimated cost. */
+/**
+ * What a product takes on a target: on software a fixed configuration, else the candidate of the least estimated cost. Tensor cores
+ * sum in an order of their own, so where they are used, they make all products: an answer shall not depend on how large its batch is.
+ */
 export function chooseMatmulConfiguration(
   product: Product,
   target: ShaderTarget,
   precision: ProductPrecision = "fp32",
 ): MatmulChoice {
   if (target.isSoftware) return { configuration: matmulConfigurations(target, precision)[0], shares: 1 };
+  const all = matmulCandidates(product, target, precision);
+  const matrices = all.filter(({ configuration }) => configuration.kind === "matrix");
   let best: MatmulChoice | undefined;
   let least = Infinity;
-  for (const choice of matmulCandidates(product, target, precision)) {
+  for (const choice of matrices.length > 0 ? matrices : all) {
     const cost = estimatedCost(product, choice);
     if (cost < least) [best, least] = [choice, cost];
   }
@@ -76,9 +83,10 @@ function mayDivideDepth(
 /** Time in multiplications of one multiprocessor: the workgroups in turns, and what dividing the depth adds. */
 function estimatedCost({ rows, columns, depth }: Product, { configuration, shares }: MatmulChoice): number {
   if (configuration.kind === "direct") return Infinity;
-  const { tileRows, tileColumns, efficiency } = configuration;
+  const { kind, tileRows, tileColumns, efficiency } = configuration;
+  const start = kind === "matrix" ? matrixStartSteps : startSteps;
   const workgroups = Math.ceil(rows / tileRows) * Math.ceil(columns / tileColumns) * shares;
-  const workgroupCost = tileRows * tileColumns * (depth / shares + startSteps) / efficiency;
+  const workgroupCost = tileRows * tileColumns * (depth / shares + start) / efficiency;
   const partials = shares > 1 ? secondShaderCost + rows * columns * shares * partialSumCost : 0;
   return Math.ceil(workgroups / multiprocessors) * workgroupCost + partials;
 }
