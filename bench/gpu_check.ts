@@ -83,7 +83,8 @@ export async function checkGpu(options: GpuCheckOptions): Promise<GpuCheckResult
     gpu: await describeGpu(options),
     parts: {},
   };
-  note(`${result.gpu.name}, ${result.gpu.driver || "driver unknown"}`);
+  const { name, driver, matrices } = result.gpu;
+  note([name, driver || "driver unknown", ...(matrices === undefined ? [] : [matrices])].join(", "));
   const write = () => writeFileAtomic(options.json, JSON.stringify(result, null, 1) + "\n");
   await ensureFolder(dirname(options.json));
   await write(); // That it cannot be written is to be known now.
@@ -143,6 +144,7 @@ function partRuns(
             pattern: "unstructured",
             seconds: sizes.trainSeconds,
             peakGflops: 1000 * peakTflops(),
+            provider: options.provider,
             allowSoftware: options.allowSoftware,
             onProgress,
           }),

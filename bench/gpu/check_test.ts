@@ -34,10 +34,16 @@ Deno.test("parseOptions: defaults, flags, and parts in the order in which they r
     help: false,
   });
   assert.deepEqual(parseOptions(["--parts", "parity"]).parts, ["parity"]);
+  assert.equal(parseOptions(["--provider", "dawn"]).provider, "dawn");
 });
 
 Deno.test("parseOptions refuses strangers in one line", () => {
-  for (const args of [["--part", "train"], ["--parts", "trains"], ["--json"], ["train"], ["--parts", ""]]) {
+  for (
+    const args of [["--part", "train"], ["--parts", "trains"], ["--json"], ["train"], ["--parts", ""], [
+      "--provider",
+      "wgpu",
+    ]]
+  ) {
     assert.throws(() => parseOptions(args), (error) => {
       assert.ok(error instanceof InputError);
       assert.match(error.message, /^[^\n]+$/);

@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { errorMessage, InputError } from "../../src/core/errors.ts";
+import type { GpuProvider } from "../../src/webgpu/adapter.ts";
 
 /** What the check consists of, in this order. */
 export const partNames = ["kernels", "parity", "peaks", "matmul", "train"] as const;
@@ -19,6 +20,8 @@ export interface GpuCheckOptions {
   readonly json: string;
   /** Whether a CPU may play the GPU. */
   readonly allowSoftware: boolean;
+  /** Whose WebGPU all parts but the tests use; absent: Deno's. */
+  readonly provider?: GpuProvider;
   readonly parts: readonly PartName[];
   /** Deno's configuration for the processes of the tests; absent: the project's. */
   readonly config?: string;
@@ -31,6 +34,7 @@ export const usage = `deno run -A bench/gpu_check.ts [flags]
   --quick            tiny sizes: whether it runs, not how fast
   --json <file>      where the result goes (default: runs/gpu_check.json)
   --allow-software   also where a CPU plays the GPU
+  --provider <name>  whose WebGPU all parts but kernels use: system (Deno's; default) or dawn (Chrome's)
   --config <file>    Deno's configuration for the tests' processes (default: the project's)
   --help             this text`;
 
@@ -42,6 +46,10 @@ export function parseOptions(args: readonly string[]): GpuCheckOptions {
   if (stranger !== undefined) {
     throw new InputError(`--parts has "${stranger}": wanted some of ${partNames.join(",")}`);
   }
+  const { provider } = values;
+  if (provider !== undefined && provider !== "system" && provider !== "dawn") {
+    throw new InputError(`--provider is ${provider}: wanted system or dawn`);
+  }
   // Shares of peak want the peak.
   if (parts.includes("matmul") || parts.includes("train")) parts.push("peaks");
   return {
@@ -49,6 +57,7 @@ export function parseOptions(args: readonly string[]): GpuCheckOptions {
     json: values.json ?? "runs/gpu_check.json",
     allowSoftware: values["allow-software"] ?? false,
     parts: partNames.filter((name) => parts.includes(name)),
+    ...(provider === undefined ? {} : { provider }),
     ...(values.config === undefined ? {} : { config: values.config }),
     help: values.help ?? false,
   };
@@ -62,6 +71,7 @@ function parseValues(args: readonly string[]) {
         quick: { type: "boolean" },
         json: { type: "string" },
         "allow-software": { type: "boolean" },
+        provider: { type: "string" },
         parts: { type: "string" },
         config: { type: "string" },
         help: { type: "boolean" },

@@ -5,6 +5,7 @@
  * matrices run dense with masks there, so that sparsity changes no time.
  * @module
  */
+import type { GpuProvider } from "../../src/webgpu/adapter.ts";
 import { createGpuExecutor } from "../../workers/gpu.ts";
 import { poolFactory } from "../../workers/pool.ts";
 import { type LatencySummary, percentile, summarize } from "../measure.ts";
@@ -22,6 +23,8 @@ export interface GpuTrainOptions extends StepRunnerOptions {
   readonly seconds: number;
   /** Measured fp32 multiply-adds of the GPU, 10⁹ operations a second. */
   readonly peakGflops: number;
+  /** Whose WebGPU leads to the GPU; absent: Deno's. */
+  readonly provider?: GpuProvider;
   /** Whether a CPU may play the GPU. */
   readonly allowSoftware: boolean;
   readonly onProgress?: (activity: string, share?: number) => void;
@@ -79,8 +82,8 @@ interface TimedSteps extends StepKind {
 }
 
 async function timeSteps(options: GpuTrainOptions): Promise<TimedSteps[]> {
-  const { sparsities, seconds, allowSoftware, onProgress } = options;
-  const gpu = await createGpuExecutor({ allowSoftware });
+  const { sparsities, seconds, provider, allowSoftware, onProgress } = options;
+  const gpu = await createGpuExecutor({ provider, allowSoftware });
   const runner = await StepRunner.create(options, { workers: 1, createExecutor: poolFactory(), gpu });
   try {
     const timed: TimedSteps[] = [];

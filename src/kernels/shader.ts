@@ -24,7 +24,8 @@ export interface ShaderTarget {
   /** Lanes of a subgroup where subgroup built-ins work and all have that many; else undefined. */
   readonly subgroupSize?: number;
   /**
-   * Matrices of float16 that a subgroup multiplies and sums in float32, at once: tensor cores. Absent or empty where `enable chromium_experimental_subgroup_matrix;` does not work or `subgroupSize` is not known.
+   * Matrices of float16 that a subgroup multiplies and sums in float32, at once: tensor cores. Absent or empty where
+   * `enable chromium_experimental_subgroup_matrix;` does not work, or `subgroupSize` is not known.
    */
   readonly subgroupMatrices?: readonly SubgroupMatrixSize[];
   /** Whether `enable f16;` works. */
