@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { checkShaders, openDawn } from "../../webgpu/dawn.ts";
 import type { Shader, ShaderTarget, SubgroupMatrixSize } from "../shader.ts";
 import { testGpu } from "../shader_conformance.ts";
+import { shaderInHalves } from "../wgsl_halves.ts";
 import { checkProduct, plain, products } from "./product_checks.ts";
 import { productCalls } from "./wgsl.ts";
 import { chooseMatmulConfiguration, matmulCandidates } from "./wgsl_choice.ts";
@@ -54,6 +55,11 @@ function* shadersFor(target: ShaderTarget): Generator<Shader> {
   }
 }
 
+/** The shader with all that it reads and writes in float16. */
+function inHalves(shader: Shader): Shader {
+  return shaderInHalves(shader, shader.bindings.filter((use) => use !== "uniform").map(() => true));
+}
+
 for (const matrix of [square, wide, tall]) {
   Deno.test(`Dawn takes the products of matrices of ${Object.values(matrix).join("×")}`, async () => {
     const dawn = await openDawn();
@@ -62,7 +68,9 @@ for (const matrix of [square, wide, tall]) {
     // With the limits of the null backend, whose workgroups have 16 KiB, whole pipelines; of all, the code.
     const small = { ...target, maxWorkgroupBytes: dawn.target.maxWorkgroupBytes };
     assert.ok(matrixConfigurations(small).length >= 2);
-    await checkShaders(dawn, shadersFor(small));
+    const shaders = [...shadersFor(small)];
+    await checkShaders(dawn, shaders);
+    await checkShaders(dawn, shaders.map(inHalves));
     for (const { key, code } of shadersFor(target)) {
       const { messages } = await dawn.device.createShaderModule({ code }).getCompilationInfo();
       assert.deepEqual(messages.map(({ message }) => message), [], key);
