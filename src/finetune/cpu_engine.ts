@@ -98,6 +98,8 @@ export class CpuEngine<Example> implements StepEngine<Example> {
     return Promise.resolve(false);
   }
 
+  restoreLossScale(): void {}
+
   movementChanged(): void {
     this.#programs.forget();
   }

@@ -7,6 +7,8 @@
  * @module
  */
 import { unpackTiled } from "../graph/layout.ts";
+import { initialLossScale, type LossScale } from "../kernels/loss_scale/reference.ts";
+import { lossScaleOf, lossScaleWords } from "../kernels/loss_scale/wgsl.ts";
 import type { Arena } from "../plan/arena.ts";
 import type { BufferCopy, GpuExecutor } from "../webgpu/executor.ts";
 import type { FlatArray } from "./gpu_arrays.ts";
@@ -31,6 +33,7 @@ export class GpuEngine<Example> implements StepEngine<Example> {
   readonly #arena: Arena;
   readonly #home: GpuHome;
   readonly #programs: GpuPrograms<Example>;
+  #lossScale: LossScale | undefined;
   /** Whether the arena has what the device has. */
   #isSettled = true;
   /** Whether the arena may have what the device does not have. */
@@ -52,6 +55,7 @@ export class GpuEngine<Example> implements StepEngine<Example> {
     this.#arena = arena;
     this.memory = memory;
     this.#home = home;
+    this.#lossScale = home.places.lossScale === undefined ? undefined : initialLossScale;
     this.#programs = new GpuPrograms(options, shape, home.gpu, home.places);
   }
 
@@ -75,6 +79,17 @@ export class GpuEngine<Example> implements StepEngine<Example> {
 
   get isSettled(): boolean {
     return this.#isSettled;
+  }
+
+  get lossScale(): LossScale | undefined {
+    return this.#lossScale;
+  }
+
+  restoreLossScale(scale: LossScale): void {
+    const { gpu, places: { lossScale } } = this.#home;
+    if (lossScale === undefined) return;
+    gpu.write(lossScale, 0, lossScaleWords(scale));
+    this.#lossScale = scale;
   }
 
   handedOut(): void {
@@ -151,9 +166,13 @@ export class GpuEngine<Example> implements StepEngine<Example> {
 
   async settle(): Promise<void> {
     if (this.#isSettled) return;
-    const { weights, states } = this.#home.places.arrays;
+    const { gpu, places: { arrays: { weights, states }, lossScale } } = this.#home;
     await this.#fetch(weights, this.memory.weights);
     for (const [index, state] of states.entries()) await this.#fetch(state, this.memory.states[index]);
+    if (lossScale !== undefined) {
+      const [bytes] = await gpu.read([wordsAt(lossScale, 0, 2)]);
+      this.#lossScale = lossScaleOf(new Uint32Array(bytes));
+    }
     this.#isSettled = true;
   }
 
@@ -175,13 +194,18 @@ export class GpuEngine<Example> implements StepEngine<Example> {
     await this.#programs.update({ scalars }, this.#ringCopies(this.#home.places.lossSum));
   }
 
-  /** Puts the loss and the norm of the step into the ring. */
+  /** Puts what is told of the step into the ring. */
   #ringCopies(loss: number): BufferCopy[] {
-    const { ring, places: { norm } } = this.#home;
+    const { ring, places: { norm, lossScale } } = this.#home;
     const begin = this.#ringed * ringLayout.stepBytes;
+    const copy = (from: number, place: number): BufferCopy => ({
+      from: wordsAt(from, 0, 1),
+      to: wordsAt(ring, begin + place, 1),
+    });
     return [
-      { from: wordsAt(loss, 0, 1), to: wordsAt(ring, begin + ringLayout.loss, 1) },
-      { from: wordsAt(norm, 0, 1), to: wordsAt(ring, begin + ringLayout.norm, 1) },
+      copy(loss, ringLayout.loss),
+      copy(norm, ringLayout.norm),
+      ...(lossScale === undefined ? [] : [copy(lossScale, ringLayout.lossScale)]),
     ];
   }
 
@@ -194,9 +218,12 @@ export class GpuEngine<Example> implements StepEngine<Example> {
     const reading = gpu.read([{ buffer: ring, byteOffset: 0, byteLength: steps * ringLayout.stepBytes }])
       .then(([bytes]) => {
         for (let step = 0; step < steps; step++) {
-          const [loss] = new Float32Array(bytes, step * ringLayout.stepBytes + ringLayout.loss, 1);
-          const [gradientNorm] = new Float32Array(bytes, step * ringLayout.stepBytes + ringLayout.norm, 1);
-          this.#results.push({ loss, gradientNorm });
+          const at = (place: number) => new Float32Array(bytes, step * ringLayout.stepBytes + place, 1)[0];
+          this.#results.push({
+            loss: at(ringLayout.loss),
+            gradientNorm: at(ringLayout.norm),
+            ...(this.#lossScale && { lossScale: at(ringLayout.lossScale) }),
+          });
         }
         this.#reading = undefined;
         this.#lastReading = performance.now();

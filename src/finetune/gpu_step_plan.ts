@@ -7,6 +7,7 @@ import { differentiate } from "../graph/autodiff.ts";
 import { Graph, type Value } from "../graph/graph.ts";
 import { accumulateCalls } from "../kernels/accumulate/wgsl.ts";
 import { globalNormCalls, globalNormPartialBytes } from "../kernels/global_norm/wgsl.ts";
+import { nextLossScaleCall } from "../kernels/loss_scale/wgsl.ts";
 import { updateCalls } from "../kernels/optimizer/wgsl.ts";
 import type { BufferRange, ShaderCall, ShaderOperand, ShaderTarget } from "../kernels/shader.ts";
 import { operandAt } from "../webgpu/operands.ts";
@@ -30,6 +31,8 @@ export interface GpuPlaces {
   readonly norm: number;
   /** See `globalNormCalls`. */
   readonly partials: number;
+  /** See `nextLossScaleCall`; there where activations are float16. */
+  readonly lossScale?: number;
 }
 
 /** What to plan an update of. */
@@ -53,7 +56,7 @@ export interface GpuStepRequest extends GpuUpdateRequest {
 export function planGpuStep(mode: StepMode, request: GpuStepRequest): ShaderPlan {
   const { options: { model, checkpoints: isFrugal }, layout, groups, rule, target, places } = request;
   const { columns, sequences, reuse } = request;
-  const { arrays, told, loss: lossBuffer } = places;
+  const { arrays, told, loss: lossBuffer, lossScale } = places;
   const graph = new Graph();
   const { loss, checkpoints } = model.build(graph, {
     columns,
@@ -80,7 +83,19 @@ export function planGpuStep(mode: StepMode, request: GpuStepRequest): ShaderPlan
     graph.output(`gradient.${name}`, gradient);
     bindings.set(gradient, flatOperand(arrays, arrays.gradients, layout.slot(name), gradient.type, target));
   }
-  return planShaders(graph, { target, bindings, reuse, epilogue: epilogueOf(mode, request) });
+  const epilogue = epilogueOf(mode, request);
+  // What others look at is exact: an evaluation, gradients that decide on masks.
+  if (lossScale === undefined || mode === "gradient") {
+    return planShaders(graph, { target, bindings, reuse, epilogue });
+  }
+  const [, root] = graph.producer(loss)!.outputs;
+  return planShaders(graph, {
+    target: { ...target, activations: "f16" },
+    bindings,
+    reuse,
+    epilogue,
+    scaled: { value: root, factor: wordsAt(lossScale, 0, 1) },
+  });
 }
 
 /** Plans the update of a step that several batches made the gradients of. */
@@ -123,7 +138,7 @@ function epilogueOf(mode: StepMode, request: GpuStepRequest): ShaderCall[] {
 
 /** The global norm, then one fused pass over each stretch of parameters that are updated alike. */
 function optimizerCalls(request: GpuUpdateRequest, gradients: FlatArray): ShaderCall[] {
-  const { rule, groups, target, places: { arrays, norm, partials, told } } = request;
+  const { rule, groups, target, places: { arrays, norm, partials, told, lossScale } } = request;
   const pieces = trainedPieces(request, arrays);
   const gradientsOf = (piece: Stretch) => flatRange(arrays, gradients, piece);
   const maskOf = ({ begin, count, masked }: Stretch): BufferRange | undefined =>
@@ -140,6 +155,7 @@ function optimizerCalls(request: GpuUpdateRequest, gradients: FlatArray): Shader
       partials: { buffer: partials, byteOffset: 0, byteLength: globalNormPartialBytes(pieces) },
       result: clip,
       maximumNorm: request.options.maximumNorm,
+      scale: lossScale === undefined ? undefined : wordsAt(lossScale, 0, 1),
       target,
     }),
     ...updateCalls({
@@ -155,6 +171,9 @@ function optimizerCalls(request: GpuUpdateRequest, gradients: FlatArray): Shader
       clip,
       target,
     }),
+    ...(lossScale === undefined ? [] : [
+      nextLossScaleCall({ norm: wordsAt(norm, 0, 1), state: wordsAt(lossScale, 0, 2), target }),
+    ]),
   ];
 }
 

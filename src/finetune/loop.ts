@@ -15,7 +15,7 @@ import type { RunRecorder } from "./report/recorder.ts";
 import { type EvaluationRecord, type RunProgress, saveBest, type StageName } from "./state.ts";
 import type { Teaching } from "./teaching.ts";
 import type { Timeline } from "./timeline.ts";
-import type { StepResult } from "./step_engine.ts";
+import { isSkipped, type StepResult } from "./step_engine.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** A run under way. */
@@ -187,16 +187,20 @@ class Meter<Example> {
     progress.stages[this.#stageAt(step)].seconds += seconds;
   }
 
-  #note({ step, learningRate }: BegunStep, { loss, gradientNorm }: StepResult): void {
+  #note({ step, learningRate }: BegunStep, result: StepResult): void {
     const { progress, timeline, plan, listener, recorder } = this.#run;
-    this.#badSteps = Number.isFinite(gradientNorm) ? 0 : this.#badSteps + 1;
+    const { loss, gradientNorm } = result;
+    const wasSkipped = isSkipped(result);
+    this.#badSteps = Number.isFinite(gradientNorm) || wasSkipped ? 0 : this.#badSteps + 1;
     if (this.#badSteps > toleratedBadSteps) {
       throw new Error(
         `gradients are not finite at step ${step + 1} and the ${toleratedBadSteps} before: ` +
           `lower --learning-rate, which is ${this.#run.settings.learningRate}`,
       );
     }
-    this.#smoothedLoss = Number.isNaN(this.#smoothedLoss) ? loss : 0.95 * this.#smoothedLoss + 0.05 * loss;
+    if (!wasSkipped || Number.isFinite(loss)) {
+      this.#smoothedLoss = Number.isNaN(this.#smoothedLoss) ? loss : 0.95 * this.#smoothedLoss + 0.05 * loss;
+    }
     const { totalSteps } = timeline;
     const secondsPerStep = (performance.now() - this.#startedAt) / 1000 / (step + 1 - this.#startedSteps);
     const report = {

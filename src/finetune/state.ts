@@ -11,6 +11,7 @@ import { InputError } from "../core/errors.ts";
 import { ensureFolder, exists, removeLeftovers, writeFileAtomic } from "../core/files.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import type { Evaluation } from "../evaluate/metrics.ts";
+import type { LossScale } from "../kernels/loss_scale/reference.ts";
 import type { MovementActivity } from "./movement_part.ts";
 import type { LayerSparsity } from "../pruning/sparsity.ts";
 import type { MetaState } from "./meta/meta_adamw.ts";
@@ -87,7 +88,7 @@ export async function saveState(
   const path = join(out, stateName);
   await ensureFolder(dirname(path));
   await trainer.settle();
-  const { movement } = trainer;
+  const { movement, lossScale } = trainer;
   const flat = ([name, data]: readonly [string, Float32Array]) => ({
     name,
     dtype: "F32" as const,
@@ -104,6 +105,7 @@ export async function saveState(
       progress: JSON.stringify(progress),
       fingerprint: JSON.stringify(fingerprint),
       ...(movement?.activity ? { movement: JSON.stringify(movement.activity) } : {}),
+      ...(lossScale ? { lossScale: JSON.stringify(lossScale) } : {}),
     }),
   );
 }
@@ -134,7 +136,7 @@ export async function loadState(
     );
   }
   const progress = parse<RunProgress>(file.metadata.progress, path);
-  const { movement } = file.metadata;
+  const { movement, lossScale } = file.metadata;
   if (movement) {
     const { names, isSoft, steps } = parse<MovementActivity>(movement, path);
     await trainer.beginMovement(names, isSoft, steps);
@@ -152,6 +154,7 @@ export async function loadState(
   }
   bytesOf(trainer.mask).set(mask);
   trainer.applyMask();
+  if (lossScale) trainer.restoreLossScale(parse<LossScale>(lossScale, path));
   return progress;
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 import { type RandomKey, randomKey } from "../core/random.ts";
+import { type LossScale, smallestLossScale } from "../kernels/loss_scale/reference.ts";
 import type { PruningScope } from "../pruning/method.ts";
 import type { Pattern } from "../pruning/pattern.ts";
 import type { ParameterMemory } from "./memory.ts";
@@ -18,6 +19,13 @@ export interface StepResult {
   readonly loss: number;
   /** Global norm of the gradients before clipping. Not finite: the step changed nothing. */
   readonly gradientNorm: number;
+  /** The scale of the loss after it, where there is one: it fell if the norm is not finite. */
+  readonly lossScale?: number;
+}
+
+/** Whether a step was skipped because the scale of its loss was too large, and a smaller one is left to try. */
+export function isSkipped({ gradientNorm, lossScale }: StepResult): boolean {
+  return !Number.isFinite(gradientNorm) && lossScale !== undefined && lossScale > smallestLossScale;
 }
 
 /** Loss and results of one evaluation batch. */
@@ -57,6 +65,10 @@ export interface StepEngine<Example> {
   readonly isSettled: boolean;
   /** Matrices that the last step ran with sparse kernels. */
   readonly sparseMatrices: number;
+  /** The scale of the loss, where activations are float16: as it was when the engine was last settled. */
+  readonly lossScale?: LossScale;
+  /** Goes on with a scale; does nothing where there is none. */
+  restoreLossScale(scale: LossScale): void;
   /** Begins a step, and resolves when the next may begin: with the results that are new, those of earlier steps too. */
   advance(
     batches: readonly (readonly Example[])[],

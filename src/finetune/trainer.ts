@@ -2,12 +2,11 @@
  * A model in training: parameters, gradients and optimiser state in one arena, and the engine that takes steps with them.
  *
  * It knows steps and evaluations, not epochs, files or schedules; `loop.ts` is what goes around it. It is the same on every
- * device: `step_engine.ts` has what differs.
- *
- * Between steps the parameters may be in a form or place that only the engine reads. `settle` brings them into the form that
- * everybody else knows.
+ * device: `step_engine.ts` has what differs. Between steps the parameters may be in a form or place that only the engine
+ * reads. `settle` brings them into the form that everybody else knows.
  * @module
  */
+import type { LossScale } from "../kernels/loss_scale/reference.ts";
 import type { UpdateRule } from "../kernels/optimizer/rule.ts";
 import { Arena } from "../plan/arena.ts";
 import type { Executor, Task } from "../plan/executor.ts";
@@ -171,6 +170,17 @@ export class Trainer<Example> {
       if (names && !names.has(slot.name)) continue;
       this.model.initialise(slot, this.parameter(slot), this.#options.seed);
     }
+  }
+
+  /** The scale of the loss, while settled; undefined where activations are float32. */
+  get lossScale(): LossScale | undefined {
+    this.#checkSettled("loss scale");
+    return this.#engine.lossScale;
+  }
+
+  /** Goes on with a scale. */
+  restoreLossScale(scale: LossScale): void {
+    this.#engine.restoreLossScale(scale);
   }
 
   /** Zeroes weights and states wherever the mask has a 0. To be called when the mask was changed, while settled. */

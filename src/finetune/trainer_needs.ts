@@ -30,6 +30,9 @@ const reservedPrograms = 24;
 /** All that 32 bits address, but for the first line of an arena, which stays unused. */
 const maximumArenaBytes = 2 ** 32 - 64;
 
+/** What activations are, in numbers of so many bits. */
+export type Precision = "fp32" | "fp16";
+
 /** What a trainer is made for. */
 export interface TrainerOptions<Example> {
   readonly model: TrainingModel<Example>;
@@ -58,6 +61,8 @@ export interface TrainerOptions<Example> {
   readonly checkpoints?: boolean;
   /** The GPU that takes the steps; the trainer disposes of it. Absent: the workers do. */
   readonly gpu?: GpuExecutor;
+  /** What a GPU keeps activations and their gradients in; default `fp32`. Weights and sums are float32 in any case. */
+  readonly precision?: Precision;
 }
 
 /** What a trainer takes of memory, on a GPU where that takes the steps. */

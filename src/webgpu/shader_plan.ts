@@ -7,7 +7,7 @@
  */
 import { UnsupportedError } from "../core/errors.ts";
 import { liveNodes } from "../graph/autodiff.ts";
-import { byteLength, type Graph, type Node, type Value } from "../graph/graph.ts";
+import { byteLength, elementCount, type Graph, type Node, type Value } from "../graph/graph.ts";
 import type {
   BufferRange,
   ShaderCall,
@@ -15,10 +15,12 @@ import type {
   ShaderOperand,
   ShaderTarget,
 } from "../kernels/shader.ts";
+import { scaleCall } from "../kernels/loss_scale/wgsl.ts";
+import { callInHalves } from "../kernels/wgsl_halves.ts";
 import { fuseAddIntoMatmul } from "../plan/fusion.ts";
 import type { BufferLifetime } from "../plan/memory.ts";
 import { lowerings as allLowerings } from "./lowerings.ts";
-import { checkCall, operandAt } from "./operands.ts";
+import { checkCall, elementOf, operandAt, storedBytes } from "./operands.ts";
 import { type BufferSharing, shareBuffers } from "./shared_buffers.ts";
 
 /** Where planning starts from. */
@@ -26,6 +28,8 @@ export interface ShaderPlanRequest {
   readonly target: ShaderTarget;
   /** Places of values that live outside the plan: all parameters and inputs, and results to be left somewhere. */
   readonly bindings: ReadonlyMap<Value, ShaderOperand>;
+  /** A result that is multiplied before it is stored, and by what: the root of a backward pass in float16. */
+  readonly scaled?: { readonly value: Value; /** f32 */ readonly factor: BufferRange };
   /** Calls before the graph. */
   readonly prologue?: readonly ShaderCall[];
   /** Calls after the graph: the optimiser. */
@@ -57,24 +61,33 @@ export function ownBuffer(index: number): number {
 }
 
 /**
- * Plans a graph. @throws Error naming the first parameter or input that is not bound. @throws UnsupportedError naming the
+ * Plans a graph. Where the target's activations are float16, tiled results lie in that, but for the graph's outputs, which the
+ * caller reads. @throws Error naming the first parameter or input that is not bound. @throws UnsupportedError naming the
  * operations that have no shaders, or the first value that is larger than what one binding may span.
  */
 export function planShaders(graph: Graph, request: ShaderPlanRequest): ShaderPlan {
-  const { target, bindings, reuse, lowerings = allLowerings } = request;
+  const { target, bindings, scaled, reuse, lowerings = allLowerings } = request;
   const nodes = fuseAddIntoMatmul(liveNodes(graph), graph.outputs.values());
   checkLowerings(nodes, lowerings);
   const operands = new Map(Array.from(bindings, ([value, operand]) => [value.id, operand]));
   checkBound([...nodes.flatMap(({ inputs }) => inputs), ...graph.outputs.values()], operands);
 
   const loweringOf = (node: Node) => lowerings.get(node.operation.name)!;
+  const outputIds = new Set(Array.from(graph.outputs.values(), ({ id }) => id));
+  const isScaled = ({ id }: Value) => id === scaled?.value.id;
   const needs = nodes.map((node): NodeNeeds => ({
-    results: node.outputs.filter((output) => !operands.has(output.id)),
-    scratchBytes: loweringOf(node).scratchBytes?.({
-      attributes: node.attributes,
-      inputTypes: node.inputs.map((input) => input?.type),
-      outputTypes: node.outputs.map((output) => output.type),
-    }, target) ?? [],
+    results: node.outputs.filter(({ id }) => !operands.has(id)).map((value) => {
+      const element = outputIds.has(value.id) ? undefined : elementOf(value.type, target);
+      return { value, element, bytes: storedBytes({ type: value.type, element }) };
+    }),
+    scratchBytes: [
+      ...loweringOf(node).scratchBytes?.({
+        attributes: node.attributes,
+        inputTypes: node.inputs.map((input) => input?.type),
+        outputTypes: node.outputs.map((output) => output.type),
+      }, target) ?? [],
+      ...node.outputs.filter(isScaled).map(({ type }) => byteLength(type)),
+    ],
   }));
   const sharing = shareBuffers(
     lifetimes(nodes, needs, graph.outputs.values()),
@@ -82,25 +95,40 @@ export function planShaders(graph: Graph, request: ShaderPlanRequest): ShaderPla
   );
 
   const calls = [...request.prologue ?? []];
+  const halves = new Set<BufferRange>();
   let slot = 0;
   nodes.forEach((node, index) => {
-    for (const { id, name, type } of needs[index].results) {
-      operands.set(id, operandAt(name, type, { buffer: ownBuffer(sharing.assignment[slot++]) }, target));
+    for (const { value: { id, name, type }, element } of needs[index].results) {
+      const buffer = ownBuffer(sharing.assignment[slot++]);
+      const operand = operandAt(name, type, { buffer }, target, element);
+      if (element) operand.parts.forEach((part) => halves.add(part));
+      operands.set(id, operand);
     }
     const scratch = needs[index].scratchBytes.map((bytes): BufferRange => ({
       buffer: ownBuffer(sharing.assignment[slot++]),
       byteOffset: 0,
       byteLength: Math.max(4, Math.ceil(bytes / 4) * 4),
     }));
-    calls.push(
-      ...loweringOf(node).lower({
-        attributes: node.attributes,
-        inputs: node.inputs.map((input) => input && operands.get(input.id)!),
-        outputs: node.outputs.map((output) => operands.get(output.id)!),
-        scratch,
-        target,
-      }),
-    );
+    const unscaled = node.outputs.some(isScaled) ? scratch.pop() : undefined;
+    const nodeCalls = loweringOf(node).lower({
+      attributes: node.attributes,
+      inputs: node.inputs.map((input) => input && operands.get(input.id)!),
+      outputs: node.outputs.map((output) =>
+        unscaled && isScaled(output)
+          ? operandAt(output.name, output.type, unscaled, target)
+          : operands.get(output.id)!
+      ),
+      scratch,
+      target,
+    });
+    if (unscaled) {
+      const { id, type } = scaled!.value;
+      const [result] = operands.get(id)!.parts;
+      nodeCalls.push(
+        scaleCall({ values: unscaled, factor: scaled!.factor, result, count: elementCount(type), target }),
+      );
+    }
+    calls.push(...nodeCalls.map((call) => callInHalves(call, halves)));
   });
   calls.push(...request.epilogue ?? []);
   for (const call of calls) checkCall(call, target);
@@ -136,7 +164,11 @@ export function relocate(
 
 /** What a node needs of the plan's own buffers. */
 interface NodeNeeds {
-  readonly results: readonly Value[];
+  readonly results: readonly {
+    readonly value: Value;
+    readonly element: ShaderOperand["element"];
+    readonly bytes: number;
+  }[];
   readonly scratchBytes: readonly number[];
 }
 
@@ -152,8 +184,8 @@ function lifetimes(
   });
   for (const { id } of kept) lastUse.set(id, Infinity);
   return needs.flatMap(({ results, scratchBytes }, index) => [
-    ...results.map(({ id, type }) => ({
-      bytes: byteLength(type),
+    ...results.map(({ value: { id }, bytes }) => ({
+      bytes,
       firstPhase: index,
       lastPhase: lastUse.get(id) ?? index,
     })),

@@ -124,6 +124,31 @@ Deno.test("planShaders needs two buffers for a chain", () => {
   assert.equal(plan.calls.length, 10);
 });
 
+Deno.test("planShaders keeps float16 to itself, and scales one result before it is rounded", () => {
+  const { graph, bindings } = chain(4);
+  const [, second] = graph.nodes;
+  const factor = { buffer: 7, byteOffset: 256, byteLength: 4 };
+  const plan = planShaders(graph, {
+    target: { ...target, f16: true, activations: "f16" },
+    bindings,
+    scaled: { value: second.outputs[0], factor },
+  });
+  const calls = plan.calls.map(({ shader, ranges }) => [
+    shader.key,
+    ...ranges.map(({ buffer, byteLength }) => `${buffer}: ${byteLength}`),
+  ]);
+  // Inputs and outputs are float32, and so is what is to be scaled; sizes are those of 4 × 32 elements.
+  assert.deepEqual(calls, [
+    ["gelu_f32_f16at1", "0: 512", "-2: 256"],
+    ["gelu_f32_f16at0", "-2: 256", "-1: 512"],
+    ["scale_f32_f16at2", "-1: 512", "7: 4", "-3: 256"],
+    ["gelu_f32_f16at0_1", "-3: 256", "-2: 256"],
+    ["gelu_f32_f16at0", "-2: 256", "-1: 512"],
+  ]);
+  assert.deepEqual(plan.buffers, [512, 256, 256]);
+  assert.equal(plan.outputs.get("last")!.element, undefined);
+});
+
 Deno.test("planShaders names what it lacks", () => {
   const { graph, bindings } = chain(1);
   assert.throws(

@@ -36,6 +36,8 @@ export interface GlobalNormShaderRequest {
   readonly result: BufferRange;
   /** Norm above which gradients are scaled down; 0 or less for never. */
   readonly maximumNorm: number;
+  /** f32: what the gradients are too large by. The norm is theirs without it, and the clip factor takes it off. Absent: 1. */
+  readonly scale?: BufferRange;
   readonly target: ShaderTarget;
 }
 
@@ -53,7 +55,7 @@ export function globalNormPartialBytes(gradients: readonly Pick<GradientShaderRa
  * of 2⁻²⁴ as that is additions in a row: 2e-6 for 10⁸ elements, and far less as a rule. It is ∞ where a square is.
  */
 export function globalNormCalls(
-  { gradients, partials, result, maximumNorm, target }: GlobalNormShaderRequest,
+  { gradients, partials, result, maximumNorm, scale, target }: GlobalNormShaderRequest,
 ): ShaderCall[] {
   let firstPartial = 0;
   const sums = gradients.map(({ range, count, mask }): ShaderCall => {
@@ -71,8 +73,8 @@ export function globalNormCalls(
     return call;
   });
   return [...sums, {
-    shader: clipFactorShader,
-    ranges: [result, partials],
+    shader: clipFactorShader(scale !== undefined),
+    ranges: [result, partials, ...(scale ? [scale] : [])],
     uniforms: uniformWords(firstPartial, { f32: maximumNorm }),
     workgroups: [1, 1, 1],
   }];
@@ -123,16 +125,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 
 /**
  * result = [norm, clip]: norm = √Σ partials, clip = min(1, maximumNorm / (norm + 10⁻⁶)), as PyTorch's
- * `clip_grad_norm_`; 1 when maximumNorm ≤ 0; NaN when the norm is NaN or infinite. As bits: WGSL has no NaN to write.
+ * `clip_grad_norm_`; 1 when maximumNorm ≤ 0; NaN when the norm is NaN or infinite. As bits: WGSL has no NaN to write. Both are
+ * divided by the scale if there is one.
  */
-const clipFactorShader: Shader = {
-  key: "clip_factor_f32",
-  bindings: ["write", "read", "uniform"],
-  code: `
+function clipFactorShader(scaled: boolean): Shader {
+  return {
+    key: `clip_factor_f32${scaled ? "_scaled" : ""}`,
+    bindings: ["write", "read", ...(scaled ? ["read" as const] : []), "uniform"],
+    code: `
 struct Sizes { count: u32, maximumNorm: f32 }
 @group(0) @binding(0) var<storage, read_write> result: array<u32, 2>;
 @group(0) @binding(1) var<storage, read> partials: array<f32>;
-@group(0) @binding(2) var<uniform> sizes: Sizes;
+${scaled ? "@group(0) @binding(2) var<storage, read> scale: f32;" : ""}
+@group(0) @binding(${scaled ? 3 : 2}) var<uniform> sizes: Sizes;
 ${treeSum}
 @compute @workgroup_size(${workgroupSize})
 fn main(@builtin(local_invocation_index) lane: u32) {
@@ -141,9 +146,12 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   let total = treeSum(sum, lane);
   if (lane != 0u) { return; }
   let isFinite = (bitcast<u32>(total) & 0x7f800000u) != 0x7f800000u;
-  let norm = select(total, sqrt(total), isFinite);
-  let limited = select(1.0, min(1.0, sizes.maximumNorm / (norm + 1e-6)), sizes.maximumNorm > 0.0);
+  let norm = select(total, sqrt(total)${scaled ? " / scale" : ""}, isFinite);
+  let limited = select(1.0, min(1.0, sizes.maximumNorm / (norm + 1e-6)), sizes.maximumNorm > 0.0)${
+      scaled ? " / scale" : ""
+    };
   result[0] = bitcast<u32>(norm);
   result[1] = select(0x7fc00000u, bitcast<u32>(limited), isFinite);
 }`,
-};
+  };
+}

@@ -23,6 +23,7 @@ async function runShaders(
   gpu: OpenGpu,
   ranges: readonly Range[],
   maximumNorm: number,
+  scaledBy?: number,
 ): Promise<Float32Array> {
   const sizes: number[] = [];
   const contents = new Map<number, Uint32Array>();
@@ -43,7 +44,10 @@ async function runShaders(
   });
   const partials = place(globalNormPartialBytes(gradients));
   const result = place(8);
-  const calls = globalNormCalls({ gradients, partials, result, maximumNorm, target: gpu.target });
+  const scale = scaledBy === undefined
+    ? undefined
+    : place(4, new Uint32Array(Float32Array.of(scaledBy).buffer));
+  const calls = globalNormCalls({ gradients, partials, result, maximumNorm, scale, target: gpu.target });
   const run = async (fill: number) => (await runCalls(gpu, calls, sizes, contents, [result, partials], fill));
   const [first, second] = [await run(poison), await run(0x7f7f7f7f)];
   assert.deepEqual(first, second);
@@ -113,4 +117,19 @@ Deno.test("the shaders' norm leaves out what is pruned, even NaN", async () => {
     }
     await check([{ gradients, mask }, { gradients: normals(1, 70) }], 0.01);
   }
+});
+
+Deno.test("gradients that are scaled have the norm of those that are not, and are clipped to it", async () => {
+  const gpu = await testGpu();
+  if (!gpu) return;
+  const gradients = normals(9, 5000);
+  const scaled = gradients.map((value) => 4096 * value);
+  for (const maximumNorm of [0, 0.01, 10]) {
+    const [norm, clip] = await runShaders(gpu, [{ gradients }], maximumNorm);
+    const found = await runShaders(gpu, [{ gradients: scaled }], maximumNorm, 4096);
+    assert.deepEqual([...found], [norm, clip / 4096], `maximum norm ${maximumNorm}`);
+  }
+  const infinite = Float32Array.of(Infinity, 1, 1, 1);
+  const [norm, clip] = await runShaders(gpu, [{ gradients: infinite }], 1, 4096);
+  assert.deepEqual([norm, clip], [Infinity, NaN]);
 });
