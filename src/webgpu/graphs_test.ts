@@ -13,7 +13,7 @@ import { interpret } from "../graph/interpreter.ts";
 import type { NumberArray } from "../graph/operation.ts";
 import { add } from "../kernels/add/operation.ts";
 import { gelu } from "../kernels/gelu/operation.ts";
-import type { Shader } from "../kernels/shader.ts";
+import type { Shader, ShaderTarget } from "../kernels/shader.ts";
 import { testGpu } from "../kernels/shader_conformance.ts";
 import { checkShaders, openDawn } from "./dawn.ts";
 import { DeviceExecutor, openDeviceExecutor } from "./device_executor.ts";
@@ -120,6 +120,17 @@ const cases = [
   ["masked language model's", maskedLmCase, 1e-4],
 ] as const;
 
+const dawnTargets: Readonly<Record<string, Partial<ShaderTarget>>> = {
+  "a CPU that plays a GPU": { isSoftware: true },
+  "a GPU": { isSoftware: false },
+  "a GPU with tensor cores, in float16": {
+    isSoftware: false,
+    activations: "f16",
+    subgroupSize: 32,
+    subgroupMatrices: [{ rows: 16, columns: 16, depth: 16 }],
+  },
+};
+
 for (const [name, make, tolerance] of cases) {
   for (const isSoftware of [true, false]) {
     const device = isSoftware ? "a CPU that plays a GPU" : "a GPU";
@@ -139,20 +150,25 @@ for (const [name, make, tolerance] of cases) {
         }
       },
     });
+  }
 
+  for (const [device, changes] of Object.entries(dawnTargets)) {
     Deno.test({
       name: `the ${name} graph, with shaders for ${device}, passes the checks of Dawn`,
       async fn() {
         const { graph } = make();
         const gpu = await openDawn();
-        const target = { ...gpu.target, isSoftware };
+        const target = { ...gpu.target, ...changes };
         const values = [...graph.parameters.values(), ...graph.inputs.values()];
         const bindings = new Map(values.map((value, buffer) => [
           value,
           operandAt(value.name, value.type, { buffer }, target),
         ]));
         const { calls } = planShaders(graph, { target, bindings });
-        await checkShaders(gpu, calls.map(({ shader }) => shader));
+        const shaders = calls.map(({ shader }) => shader);
+        const onTensorCores = shaders.some(({ code }) => code.includes("subgroupMatrixMultiplyAccumulate"));
+        assert.equal(onTensorCores, "subgroupMatrices" in changes && name !== "elementwise");
+        await checkShaders(gpu, shaders);
         gpu.device.destroy();
       },
     });
