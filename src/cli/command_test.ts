@@ -111,6 +111,7 @@ Deno.test("finetune's flags reach the settings, and what is not given has the do
     "--prune-refreshes": ["pruneRefreshes", 3],
     "--seed": ["seed", 11],
     "--device": ["device", "cpu"],
+    "--precision": ["precision", "fp16"],
     "--threads": ["threads", 3],
     "--isa": ["isa", "wasm"],
     "--out": ["out", "o"],

@@ -184,6 +184,7 @@ function addRun(command: Command): void {
     .option("--seed <n>", "seed of everything random", number, d.seed)
     .option("--seeds <n>", "train n times, from --seed on, and report mean and spread", number)
     .option("--device <name>", "auto, cpu, webgpu or dawn (WebGPU by Chrome's implementation)", d.device)
+    .option("--precision <name>", "fp32, or on a GPU fp16: activations in half of the memory", d.precision)
     .option("--threads <n>", "worker threads (default: one per usable core)", number)
     .option("--isa <name>", "instruction set (default: the fastest there is)")
     .option("--out <dir>", `output folder (default ${reviewSettings.out} or runs/<name of the data>)`)

@@ -14,6 +14,7 @@ export function finetuneJson(result: FinetuneResult): Record<string, unknown> {
   return {
     device: result.device,
     gpu: result.gpu,
+    precision: result.precision,
     isa: result.isa,
     threads: result.threads,
     steps: result.steps,

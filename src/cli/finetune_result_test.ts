@@ -6,6 +6,7 @@ import { formatResult, formatSeeds, seedsJson } from "./finetune_result.ts";
 
 const result: FinetuneResult = {
   device: "cpu",
+  precision: "fp32",
   threads: 2,
   isa: "wasm",
   steps: 3,

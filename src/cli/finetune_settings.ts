@@ -83,6 +83,7 @@ export function settingsOf(flags: Record<string, unknown>): FinetuneSettings {
     gradientCheckpointing: f.gradientCheckpointing,
     seed: f.seed,
     device: f.device,
+    precision: f.precision,
     threads: f.threads,
     isa: f.isa,
     out: f.out ?? defaults.out,

@@ -74,6 +74,8 @@ Deno.test("finetune refuses names it does not know, and lists those it knows", a
     ],
     [{ pattern: "4:2" }, /^Unknown pruning pattern 4:2: wanted unstructured, 4x1, 1x4 /],
     [{ scope: "row" }, "--pruning-scope is row: wanted layer or global"],
+    [{ precision: "fp8" }, "--precision is fp8: wanted fp32 or fp16"],
+    [{ precision: "fp16" }, /^--precision is fp16: wanted fp32 on the CPU \(as asked\)/],
     [{ device: "tpu" }, "--device is tpu: wanted auto, cpu, webgpu or dawn"],
     [{ device: "webgpu", pruningMethod: "movement" }, /^--device webgpu cannot train this run: movement /],
     [{ isa: "mmx" }, /instruction set mmx: this host has .*wasm/],

@@ -34,6 +34,7 @@ export function checkSettings(settings: FinetuneSettings): void {
   for (const [name, value] of Object.entries(windows)) {
     check(value === undefined || s.task === "forecasting", name, value, "none but with --task forecasting");
   }
+  check(s.precision === "fp32" || s.precision === "fp16", "--precision", s.precision, "fp32 or fp16");
   count("--epochs", s.epochs);
   if (s.batchSize !== undefined) count("--batch-size", s.batchSize);
   if (s.tokensPerBatch !== undefined) count("--tokens-per-batch", s.tokensPerBatch);

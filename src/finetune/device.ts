@@ -6,12 +6,20 @@ import { InputError, UnsupportedError } from "../core/errors.ts";
 import type { Machine } from "../machines/machine.ts";
 import { usualTile } from "../plan/plan.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
-import { type AdapterDescription, chooseAdapter, type GpuOptions } from "../webgpu/adapter.ts";
+import {
+  type AdapterDescription,
+  chooseAdapter,
+  describeAdapter,
+  type GpuOptions,
+} from "../webgpu/adapter.ts";
+import type { Precision } from "./options.ts";
 
 /** The chosen device with the reason, for the first line of a run. */
 export interface ChosenDevice {
   readonly name: "cpu" | "webgpu" | "dawn";
   readonly reason: string;
+  /** Absent: all is float32. */
+  readonly precision?: "fp16";
 }
 
 /** What a device is to do. */
@@ -20,29 +28,49 @@ export interface DeviceRequest {
   readonly modifiers: readonly Modifier[];
   /** Whether the caller can open a GPU. */
   readonly hasGpuFactory: boolean;
+  /** What activations are to be; default `fp32`. */
+  readonly precision?: Precision;
 }
 
 /**
  * Chooses the device: a GPU where there is one, never a CPU that plays one unless asked. Opens nothing. Throws `InputError` for
- * an unknown name, `UnsupportedError` for a GPU that cannot be had or cannot do what is asked.
+ * an unknown name or a precision that the device does not have, `UnsupportedError` for a GPU that cannot be had or cannot do what
+ * is asked.
  */
 export async function chooseDevice(
   wanted: string,
   request: DeviceRequest,
   findAdapter: typeof chooseAdapter = chooseAdapter,
 ): Promise<ChosenDevice> {
-  if (wanted === "cpu") return { name: "cpu", reason: "as asked" };
+  if (wanted === "cpu") return onCpu("as asked", request);
   if (wanted !== "auto" && wanted !== "webgpu" && wanted !== "dawn") {
     throw new InputError(`--device is ${wanted}: wanted auto, cpu, webgpu or dawn`);
   }
-  const obstacle = obstacleTo(request) ?? await adapterObstacle(gpuOptions(wanted), findAdapter);
-  if (wanted === "auto") {
-    return obstacle === undefined
-      ? { name: "webgpu", reason: "auto" }
-      : { name: "cpu", reason: `auto: ${obstacle}` };
+  const reason = obstacleTo(request);
+  const choice = reason === undefined ? await findAdapter(gpuOptions(wanted)) : { reason };
+  if ("adapter" in choice) {
+    const precision = halvesOn(choice.adapter, request);
+    return wanted === "auto"
+      ? { name: "webgpu", reason: "auto", ...precision }
+      : { name: wanted, reason: "as asked", ...precision };
   }
-  if (obstacle === undefined) return { name: wanted, reason: "as asked" };
-  throw new UnsupportedError(`--device ${wanted} cannot train this run: ${obstacle}`);
+  if (wanted === "auto") return onCpu(`auto: ${choice.reason}`, request);
+  throw new UnsupportedError(`--device ${wanted} cannot train this run: ${choice.reason}`);
+}
+
+function onCpu(reason: string, { precision }: DeviceRequest): ChosenDevice {
+  if (precision !== "fp16") return { name: "cpu", reason };
+  throw new InputError(
+    `--precision is fp16: wanted fp32 on the CPU (${reason}), which has no arithmetic for it`,
+  );
+}
+
+function halvesOn(adapter: GPUAdapter, { precision }: DeviceRequest): Pick<ChosenDevice, "precision"> {
+  if (precision !== "fp16") return {};
+  if (adapter.features.has("shader-f16")) return { precision };
+  throw new InputError(
+    `--precision is fp16: wanted fp32 on ${describeAdapter(adapter).name}, which has no shader-f16`,
+  );
 }
 
 /** Which GPU `--device` means: one that a CPU plays only where a GPU is asked for by name, and Dawn's only by its own. */
@@ -57,27 +85,22 @@ function obstacleTo({ modifiers, hasGpuFactory }: DeviceRequest): string | undef
   return moves ? "movement pruning trains its scores on the CPU" : undefined;
 }
 
-async function adapterObstacle(
-  options: GpuOptions,
-  findAdapter: typeof chooseAdapter,
-): Promise<string | undefined> {
-  const choice = await findAdapter(options);
-  return "reason" in choice ? choice.reason : undefined;
-}
-
 /** The tile of matrices that a batch is written to: on a GPU the features of a column lie together. */
 export function tileOf({ name }: ChosenDevice, machine: Machine): number {
   return name === "cpu" ? usualTile(machine.lanes) : 1;
 }
 
-/** What the last bits of a run's numbers depend on: who compiles for the GPU, or the instruction set. */
-export function arithmeticOf({ name }: ChosenDevice, machine: Machine): string {
-  return name === "cpu" ? machine.isa : name;
+/** What the last bits of a run's numbers depend on: who compiles for the GPU, or the instruction set; and the precision. */
+export function arithmeticOf({ name, precision }: ChosenDevice, machine: Machine): string {
+  return `${name === "cpu" ? machine.isa : name}${precision ? ` in ${precision}` : ""}`;
 }
 
 /** The first line of a run, up to its threads. */
-export function describeDevice({ name, reason }: ChosenDevice, gpu: AdapterDescription | undefined): string {
-  const parts = [`device: ${name} (${reason})`];
+export function describeDevice(
+  { name, reason, precision }: ChosenDevice,
+  gpu: AdapterDescription | undefined,
+): string {
+  const parts = [`device: ${name} (${reason})${precision ? ` in ${precision}` : ""}`];
   if (gpu) {
     parts.push(gpu.name);
     if (gpu.driver !== "") parts.push(gpu.driver);

@@ -11,9 +11,9 @@ const patienceMs = 200;
 /** One line about the lost device, with where to go on; any other error as it is. */
 export async function explainLoss(
   error: unknown,
-  { trainer, progress, timeline, savedSteps }: Pick<
+  { settings, trainer, progress, timeline, savedSteps }: Pick<
     TrainingRun<never>,
-    "trainer" | "progress" | "timeline" | "savedSteps"
+    "settings" | "trainer" | "progress" | "timeline" | "savedSteps"
   >,
 ): Promise<unknown> {
   if (!trainer.gpu || error instanceof Interrupted) return error;
@@ -24,6 +24,8 @@ export async function explainLoss(
   if (reason === undefined) return error;
   return new Error(
     `${reason}, at step ${progress.completedSteps} of ${timeline.totalSteps}; saved is step ${savedSteps()}: ` +
-      "go on with --resume, or with --resume --device cpu",
+      `go on with --resume, or with --resume --device cpu${
+        settings.precision === "fp16" ? " --precision fp32" : ""
+      }`,
   );
 }

@@ -62,10 +62,37 @@ Deno.test("chooseDevice refuses, in one line, a GPU that there is not or that ca
   });
 });
 
+Deno.test("float16 is for a GPU that has it: another device is refused, in one line, and none is taken instead", async () => {
+  const half = { ...request, precision: "fp16" } as const;
+  const adapterWith = (...features: string[]) => () => {
+    const info = { description: "a GPU of 2010", isFallbackAdapter: false };
+    return Promise.resolve({ adapter: { features: new Set(features), info } as unknown as GPUAdapter });
+  };
+  const chosen = await chooseDevice("auto", half, adapterWith("shader-f16"));
+  assert.deepEqual(chosen, { name: "webgpu", reason: "auto", precision: "fp16" });
+  const refuses = (wanted: string, message: string, look: typeof none) =>
+    assert.rejects(
+      chooseDevice(wanted, half, look),
+      (error) => error instanceof InputError && (assert.equal(error.message, message), true),
+    );
+  const cannot = "--precision is fp16: wanted fp32 on";
+  const old = `${cannot} a GPU of 2010, which has no shader-f16`;
+  for (const wanted of ["auto", "webgpu"]) await refuses(wanted, old, adapterWith() as never);
+  const onCpu = (reason: string) => `${cannot} the CPU (${reason}), which has no arithmetic for it`;
+  await refuses("cpu", onCpu("as asked"), unasked as never);
+  await refuses("auto", onCpu("auto: WebGPU finds no adapter"), none);
+  assert.deepEqual(
+    await chooseDevice("webgpu", { ...half, precision: "fp32" }, adapterWith()),
+    { name: "webgpu", reason: "as asked" },
+  );
+});
+
 Deno.test("describeDevice names the adapter, and a CPU that plays one", () => {
   const gpu = { name: "H100", vendor: "NVIDIA", driver: "570.1", isSoftware: false };
   const device = { name: "webgpu", reason: "auto" } as const;
   assert.equal(describeDevice(device, gpu), "device: webgpu (auto), H100, 570.1");
+  const half = { ...device, precision: "fp16" } as const;
+  assert.equal(describeDevice(half, gpu), "device: webgpu (auto) in fp16, H100, 570.1");
   assert.equal(
     describeDevice(device, { ...gpu, name: "llvmpipe", driver: "", isSoftware: true }),
     "device: webgpu (auto), llvmpipe, a CPU that plays a GPU",
@@ -82,6 +109,7 @@ Deno.test("tiles and arithmetic are the device's", () => {
   const machine = selectMachine();
   const [cpu, gpu] = [{ name: "cpu", reason: "" }, { name: "webgpu", reason: "" }] as const;
   assert.deepEqual([tileOf(gpu, machine), arithmeticOf(gpu, machine)], [1, "webgpu"]);
+  assert.equal(arithmeticOf({ ...gpu, precision: "fp16" }, machine), "webgpu in fp16");
   const dawn = { name: "dawn", reason: "" } as const;
   assert.deepEqual([tileOf(dawn, machine), arithmeticOf(dawn, machine)], [1, "dawn"]);
   assert.equal(arithmeticOf(cpu, machine), machine.isa);

@@ -14,7 +14,7 @@ export type Fingerprint = Readonly<Record<string, string | number | boolean>>;
 
 /**
  * Settings that may change between the sittings of a run. Threads and checkpointing change no bit of a result; another
- * instruction set does in the last places, which a resumed run says. Files may move: what counts is what is in them.
+ * instruction set, device or precision does, which a resumed run says. Files may move: what counts is what is in them.
  */
 const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
   "out",
@@ -25,6 +25,7 @@ const free: ReadonlySet<string> = new Set<keyof FinetuneSettings>([
   "saveSteps",
   "gradientCheckpointing",
   "device",
+  "precision",
   "train",
   "evaluation",
   "tokenizer",

@@ -1,15 +1,10 @@
 /** A trainer whose activations are float16 beside one whose are float32, both on a GPU. */
 import assert from "node:assert/strict";
 import { initialLossScale, smallestLossScale } from "../kernels/loss_scale/reference.ts";
-import { testGpu } from "../kernels/shader_conformance.ts";
 import { isSkipped, type StepResult } from "./step_engine.ts";
 import { classifier } from "./tasks/classification.ts";
-import { gpuTest, gpuTrainer } from "./tiny_gpu.ts";
+import { gpuTrainer, halvesTest } from "./tiny_gpu.ts";
 import { tinyClassifierConfig, tinyExamples } from "./tiny_trainer.ts";
-
-const hasHalves = (await testGpu())?.target.f16 ?? false;
-const halvesTest = (name: string, fn: () => Promise<void>) =>
-  hasHalves ? gpuTest(name, fn) : Deno.test({ name, fn, ignore: true });
 
 const config = tinyClassifierConfig(2);
 const dropping = { ...config, hiddenDropout: 0.1, attentionDropout: 0.1, classifierDropout: 0.1 };

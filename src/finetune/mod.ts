@@ -21,7 +21,7 @@ import type { GpuExecutorFactory } from "../webgpu/executor.ts";
 import { describeDevice } from "./device.ts";
 import { explainLoss } from "./device_loss.ts";
 import { train, type TrainingRun } from "./loop.ts";
-import type { FinetuneSettings } from "./options.ts";
+import type { FinetuneSettings, Precision } from "./options.ts";
 import { askTeacher, makeTrainer, type Preparation, prepare } from "./prepare.ts";
 import { startRun } from "./start.ts";
 import { type EvaluationRecord, loadBest, type StageName, stageNames } from "./state.ts";
@@ -84,6 +84,8 @@ export interface FinetuneResult {
   readonly device: string;
   /** The GPU's own name, where one did. */
   readonly gpu?: string;
+  /** What activations were kept in. */
+  readonly precision: Precision;
   /** Worker threads. */
   readonly threads: number;
   /** Instruction set of the kernels. */
@@ -167,6 +169,7 @@ async function complete(
   const outcome = {
     device: device.name,
     gpu: run.trainer.gpu?.adapter.name,
+    precision: device.precision ?? "fp32" as const,
     threads,
     isa: machine.isa,
     dataWait: waitSeconds === 0 ? 0 : waitSeconds / (waitSeconds + busy),
@@ -179,7 +182,7 @@ async function complete(
 async function finish(
   { settings, job }: Preparation,
   { trainer, progress, timeline }: TrainingRun<never>,
-): Promise<Omit<FinetuneResult, "device" | "gpu" | "threads" | "isa" | "dataWait" | "report">> {
+): Promise<Omit<FinetuneResult, "device" | "gpu" | "precision" | "threads" | "isa" | "dataWait" | "report">> {
   const { out } = settings;
   await trainer.settle();
   if (progress.best) await loadBest(out, trainer);

@@ -22,6 +22,9 @@ export const taskNames: readonly TaskName[] = [
   "forecasting",
 ];
 
+/** What a GPU keeps activations and their gradients in: float32 or float16. */
+export type Precision = "fp32" | "fp16";
+
 /** Settings of a run. Fractions of the run are of its optimiser steps. */
 export interface FinetuneSettings {
   /** What the model is for. */
@@ -143,6 +146,8 @@ export interface FinetuneSettings {
   readonly seed: number;
   /** Where to compute. `dawn` is WebGPU through Chrome's implementation of it. */
   readonly device: "auto" | "cpu" | "webgpu" | "dawn";
+  /** What activations are kept and multiplied in; `fp16` is for GPUs. Weights, sums and the optimiser are float32 in any case. */
+  readonly precision: Precision;
   /** Worker threads; absent: one for each core this process may use. */
   readonly threads?: number;
   /** Instruction set; absent: the fastest. */
@@ -186,6 +191,7 @@ export const finetuneDefaults = {
   temperature: 2,
   seed: 42,
   device: "auto",
+  precision: "fp32",
   overwrite: false,
   resume: false,
   saveSteps: 0,

@@ -71,6 +71,7 @@ export async function prepare(
   const device = await chooseDevice(settings.device, {
     modifiers,
     hasGpuFactory: context.createGpu !== undefined,
+    precision: settings.precision,
   });
   const teaches = modifiers.some((modifier) => modifier.modifier === "DistillationModifier");
   const teaching = teaches ? new Teaching() : undefined;
@@ -232,6 +233,7 @@ export async function makeTrainer(preparation: Preparation): Promise<Trainer<nev
     pattern: trainingPatternOf(timeline.pruning),
     sparse: !settings.denseTraining,
     checkpoints: settings.gradientCheckpointing,
+    precision: device.precision,
     gpu: device.name === "cpu" || settings.device === "cpu"
       ? undefined
       : await context.createGpu!(gpuOptions(settings.device)),

@@ -14,11 +14,17 @@ const choice = await chooseAdapter({ allowSoftware: true });
 /** Whether tests have a GPU, software or not. */
 export const hasGpu = "adapter" in choice;
 
-if (!hasGpu) await testGpu(); // Says so, or throws where a GPU is required.
-
 /** A test that wants a GPU. */
 export function gpuTest(name: string, fn: () => Promise<void>): void {
   Deno.test({ name, fn, ignore: !hasGpu });
+}
+
+// Where there is no GPU it says so, or throws where one is required.
+const hasHalves = (await testGpu())?.target.f16 ?? false;
+
+/** A test that wants a GPU with arithmetic in float16. */
+export function halvesTest(name: string, fn: () => Promise<void>): void {
+  Deno.test({ name, fn, ignore: !hasHalves });
 }
 
 /** As `tinyTrainer`, on a GPU of this thread. */

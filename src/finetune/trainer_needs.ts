@@ -20,6 +20,7 @@ import { type GroupOptions, type ParameterGroup, parameterGroups } from "./group
 import { LazyTableSteps } from "./lazy_table.ts";
 import { type BatchCapacity, placeTrainingMemory, type TrainingMemory } from "./memory.ts";
 import { MovementPart } from "./movement_part.ts";
+import type { Precision } from "./options.ts";
 import { type ParameterLayout, parameterLayoutOf } from "./parameters.ts";
 import { planStep, type StepParts } from "./step_plan.ts";
 import type { TrainingModel } from "./training_model.ts";
@@ -29,9 +30,6 @@ const reservedPrograms = 24;
 
 /** All that 32 bits address, but for the first line of an arena, which stays unused. */
 const maximumArenaBytes = 2 ** 32 - 64;
-
-/** What activations are, in numbers of so many bits. */
-export type Precision = "fp32" | "fp16";
 
 /** What a trainer is made for. */
 export interface TrainerOptions<Example> {

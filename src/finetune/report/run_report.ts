@@ -17,6 +17,7 @@ export interface RunOutcome {
   readonly device: string;
   /** Name of the GPU, where one took the steps. */
   readonly gpu?: string;
+  readonly precision: "fp32" | "fp16";
   readonly threads: number;
   readonly isa: string;
   readonly steps: number;
@@ -114,10 +115,11 @@ function chosenMetric(outcome: RunOutcome, evaluations: readonly MetricsLine[]):
 }
 
 function describeRun(
-  { device, gpu, isa, threads, steps, examples, seconds, tokensPerSecond }: RunOutcome,
+  { device, gpu, precision, isa, threads, steps, examples, seconds, tokensPerSecond }: RunOutcome,
 ): string {
+  const place = `${device}${gpu ? ` (${gpu})` : ""}${precision === "fp16" ? " in fp16" : ""}`;
   return `${whole(steps)} steps on ${whole(examples)} examples in ${significant(seconds)} s, ` +
-    `${whole(tokensPerSecond)} tokens/s; ${device}${gpu ? ` (${gpu})` : ""}, ${isa}, ${threads} threads`;
+    `${whole(tokensPerSecond)} tokens/s; ${place}, ${isa}, ${threads} threads`;
 }
 
 function headlineOf({ evaluation, denseEvaluation, sparsity }: RunOutcome): string | undefined {
