@@ -31,11 +31,11 @@ halvesTest(
   "finetune --precision fp16 is as good, says so, and goes on after an interrupt to the same bytes",
   async () => {
     await using folder = await TinyFolder.create();
-    const whole = await finetune(folder.settings({ device: "webgpu", out: folder.at("fp32") }));
+    const whole = await finetune(folder.settings({ epochs: 2, out: folder.at("fp32") }));
     assert.equal(whole.precision, "fp32");
     assert.equal(await savedScale(folder.at("fp32")), null);
 
-    const half = { device: "webgpu", precision: "fp16" } as const;
+    const half = { device: "webgpu", precision: "fp16", epochs: 2 } as const;
     const said: string[] = [];
     const undisturbed = await finetune(folder.settings({ ...half, out: folder.at("fp16") }), {
       listener: { message: (text) => said.push(text) },
@@ -46,22 +46,22 @@ halvesTest(
     assert.deepEqual(undisturbed.sparsity.overall, whole.sparsity.overall);
     const [found, wanted] = [undisturbed.evaluation!.loss, whole.evaluation!.loss];
     assert.ok(Math.abs(found - wanted) < 0.02, `evaluation loss ${found}, wanted ${wanted}`);
-    assert.deepEqual(await savedScale(folder.at("fp16")), { ...initialLossScale, goodSteps: 24 });
+    assert.deepEqual(await savedScale(folder.at("fp16")), { ...initialLossScale, goodSteps: 12 });
 
     const settings = folder.settings({ ...half, out: folder.at("stopped") });
-    const stoppedAt = await interruptAfter(settings, 7);
-    assert.ok(stoppedAt < 24);
+    const stoppedAt = await interruptAfter(settings, 4);
+    assert.ok(stoppedAt < 12);
     assert.deepEqual(await savedScale(settings.out), { ...initialLossScale, goodSteps: stoppedAt });
     await finetune({ ...settings, resume: true });
     assert.deepEqual(folder.resultOf(settings.out), folder.resultOf(folder.at("fp16")));
-    assert.deepEqual(await savedScale(settings.out), { ...initialLossScale, goodSteps: 24 });
+    assert.deepEqual(await savedScale(settings.out), { ...initialLossScale, goodSteps: 12 });
   },
 );
 
 halvesTest("a run in float16 goes on in float32 on the CPU, and says so", async () => {
   await using folder = await TinyFolder.create();
   const settings = folder.settings({ device: "webgpu", precision: "fp16" });
-  await interruptAfter(settings, 7);
+  await interruptAfter(settings, 4);
   const said: string[] = [];
   const resumed = await finetune({ ...settings, resume: true, device: "cpu", precision: "fp32" }, {
     listener: { message: (text) => said.push(text) },
