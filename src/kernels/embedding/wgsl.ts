@@ -37,7 +37,7 @@ function firstPartShader(type: FeatureVector["type"]): Shader {
   });
 }
 
-/** The same of the other parts. The words come last in the sum, so the number of parts changes no bit of it. */
+/** The same of the other parts. The words come last in the sum, so the number of parts changes no bit of it, but in float16. */
 function laterPartShader(type: FeatureVector["type"]): Shader {
   return writeShader({
     key: `embedding_part_${type}`,

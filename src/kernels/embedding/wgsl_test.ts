@@ -31,6 +31,28 @@ Deno.test("a word table in parts gives the bits of a whole one", async () => {
   }
 });
 
+Deno.test("in float16 a word table in parts rounds its sums once more than a whole one", async () => {
+  const gpu = await testGpu();
+  if (!gpu?.target.f16) return;
+  const half = { ...gpu, target: { ...gpu.target, activations: "f16" as const } };
+  const random = new RandomStream(randomKey(7));
+  const sizes = [23, 11, 2];
+  const types = [...sizes.map((count) => rows(count, 8)), ...sizes.map(() => indices(columns))];
+  const lists = sizes.map((count) =>
+    paddedIndices(Array.from({ length: 90 }, () => random.below(count)), columns)
+  );
+  const inputs = [...types.slice(0, 3).map((type) => normals(random, type)), ...lists];
+  const [whole] = await runLowering(half, embeddingShaders, {}, inputs, types);
+  const [found] = await runLowering(half, embeddingShaders, {}, inputs, types, new Map([[0, 7]]));
+  // Of a sum of two numbers that are mostly below 4, and of what the third makes of it.
+  found.forEach((value, i) =>
+    assert.ok(
+      Math.abs(value - whole[i]) <= 2 ** -9 + 2 ** -10 * Math.abs(whole[i]),
+      `${value}, wanted ${whole[i]}`,
+    )
+  );
+});
+
 Deno.test("the gradient of a table in parts has the bits of a whole one", async () => {
   const gpu = await testGpu();
   if (!gpu) return;

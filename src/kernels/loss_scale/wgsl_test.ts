@@ -1,5 +1,7 @@
 /** The scale of the loss on the GPU against its reference. */
 import assert from "node:assert/strict";
+import { checkShaders, openDawn } from "../../webgpu/dawn.ts";
+import { globalNormCalls } from "../global_norm/wgsl.ts";
 import { poison } from "../run_operation.ts";
 import type { BufferRange } from "../shader.ts";
 import { runCalls, testGpu } from "../shader_conformance.ts";
@@ -37,6 +39,29 @@ Deno.test("the device makes the next scale as the reference does", async () => {
       assert.deepEqual(lossScaleOf(words), nextLossScale(before, Number.isFinite(found)), `norm ${found}`);
     }
   }
+});
+
+Deno.test("all that a scale adds to a step passes the checks of Dawn", async () => {
+  const dawn = await openDawn();
+  const { target } = dawn;
+  const [values, factor, result, state] = [place(0, 64), place(1, 4), place(2, 64), place(3, lossScaleBytes)];
+  const scaling = scaleCall({ values, factor, result, count: 16, target });
+  const clipping = globalNormCalls({
+    gradients: [{ range: values, count: 16 }],
+    partials: result,
+    result: state,
+    maximumNorm: 1,
+    scale: factor,
+    target,
+  });
+  const calls = [
+    scaling,
+    callInHalves(scaling, new Set([result])),
+    nextLossScaleCall({ norm: factor, state, target }),
+    ...clipping,
+  ];
+  await checkShaders(dawn, calls.map(({ shader }) => shader));
+  dawn.device.destroy();
 });
 
 Deno.test("what is scaled beyond float16 becomes infinite, and what is within is rounded to the nearest", async () => {
