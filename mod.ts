@@ -48,7 +48,12 @@ export type { LatencySummary } from "./bench/measure.ts";
 export type { Calibration } from "./src/evaluate/calibration.ts";
 export type { EvaluateOptions, ModelEvaluation, Robustness } from "./src/evaluate/mod.ts";
 export type { Evaluation, PrimaryMetric } from "./src/evaluate/metrics.ts";
-export { finetuneDefaults, type FinetuneSettings, type Precision, type TaskName } from "./src/finetune/options.ts";
+export {
+  finetuneDefaults,
+  type FinetuneSettings,
+  type Precision,
+  type TaskName,
+} from "./src/finetune/options.ts";
 export type { PruningMethodName, PruningOptions } from "./src/pruning/options.ts";
 export type { FoundLearningRate } from "./src/finetune/find_learning_rate.ts";
 export type { FinderPoint, LearningRateSuggestions } from "./src/finetune/learning_rate_suggestions.ts";
