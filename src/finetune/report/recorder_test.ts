@@ -48,6 +48,7 @@ function evaluation(completedSteps: number, accuracy = 0.5): RecordedEvaluation 
 
 const outcome: RunOutcome = {
   device: "cpu",
+  precision: "fp32",
   threads: 2,
   isa: "avx2",
   steps: 20,
