@@ -35,6 +35,7 @@ import { SpareThreads } from "./workers/threads.ts";
 export { InputError, Interrupted, UnsupportedError } from "./src/core/errors.ts";
 export type { ExportedFile, ExportFormat, ExportOptions, ExportResult } from "./src/export/mod.ts";
 export type {
+  CompilingProgress,
   DataProgress,
   FinetuneListener,
   FinetuneResult,

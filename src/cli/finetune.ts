@@ -62,7 +62,11 @@ async function findRate(
   interruptedBy((text) => display.note(text));
   const found = await findLearningRate(settings, {
     signal,
-    listener: { message: (text) => display.note(text), data: (progress) => display.data(progress) },
+    listener: {
+      message: (text) => display.note(text),
+      data: (progress) => display.data(progress),
+      compiling: (progress) => display.compiling(progress),
+    },
     point: ({ learningRate, smoothed }, index) => {
       if (index % 10 === 0) {
         display.note(`step ${index}: rate ${learningRate.toExponential(2)}, loss ${smoothed.toFixed(4)}`);
@@ -107,6 +111,7 @@ async function runShown(
     listener: {
       message: (text) => display.note(text),
       data: (progress) => display.data(progress),
+      compiling: (progress) => display.compiling(progress),
       step: (progress) => display.step(progress),
       evaluation: (record, epoch) =>
         display.note(

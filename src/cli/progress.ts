@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import { Presets, SingleBar } from "cli-progress";
-import type { DataProgress, StepProgress } from "../finetune/mod.ts";
+import type { CompilingProgress, DataProgress, StepProgress } from "../finetune/mod.ts";
 
 /** Lines printed over a whole run when standard error is no terminal. */
 const plainLines = 20;
@@ -31,6 +31,11 @@ export class ProgressDisplay {
   /** Moves the bar of the texts; without a terminal nothing is said, as data that are bad end with one line. */
   data({ rows, totalRows }: DataProgress): void {
     if (this.#terminal) this.#show(rows, totalRows, "texts tokenised");
+  }
+
+  /** Moves the bar of the shaders, on a terminal. */
+  compiling({ shaders, totalShaders }: CompilingProgress): void {
+    if (this.#terminal && shaders < totalShaders) this.#show(shaders, totalShaders, "shaders compiled");
   }
 
   /** Prints a line above the bar. */

@@ -6,6 +6,7 @@
  * @module
  */
 import type { ShaderOperand } from "../kernels/shader.ts";
+import type { BatchCapacity } from "./memory.ts";
 import { alignUp } from "../plan/memory.ts";
 import type { BufferCopy, GpuExecutor } from "../webgpu/executor.ts";
 import { relocate, type ShaderPlan } from "../webgpu/shader_plan.ts";
@@ -66,9 +67,14 @@ export class GpuPrograms<Example> {
     return this.#pool.byteLengths.reduce((sum, bytes) => sum + bytes, 0);
   }
 
-  /** Makes the buffers of the largest batch in these modes. @throws UnsupportedError where the device has no room or shaders for it. */
+  /**
+   * Makes the buffers of the largest batch in these modes, then compiles their shaders, which are those of every batch.
+   * @throws UnsupportedError where the device has no room or shaders for it.
+   */
   async reserve(modes: readonly StepMode[]): Promise<void> {
     for (const mode of modes) await this.#planLargest(mode);
+    const { columns, sequences } = this.#shape.capacity;
+    for (const mode of modes) await this.#prepare(mode, { columns, sequences });
   }
 
   /** Queues a batch, and copies behind it. Gives the places of the model's results. */
@@ -81,11 +87,7 @@ export class GpuPrograms<Example> {
     const { model, seed } = this.#options;
     const columns = alignUp(Math.max(model.sizeOf(batch).columns, 1), this.#gpu.target.columnGrain);
     const size = { columns, sequences: this.#shape.capacity.sequences };
-    const { program, outputs } = await this.#load(
-      `${mode} ${model.variant ?? ""}`,
-      `${columns} columns`,
-      async () => planGpuStep(mode, { ...this.#request(), ...size, reuse: await this.#planLargest(mode) }),
-    );
+    const { program, outputs } = await this.#prepare(mode, size);
     const inputs = model.inputs(size);
     const layout = toldLayout(this.#shape.rule, this.#shape.groups.length, inputs);
     const { draw } = told;
@@ -120,6 +122,14 @@ export class GpuPrograms<Example> {
     this.#gpu.write(this.#places.told, 0, new Uint8Array(this.#told, 0, byteLength));
   }
 
+  #prepare(mode: StepMode, size: BatchCapacity): Promise<LoadedProgram> {
+    return this.#load(
+      `${mode} ${this.#options.model.variant ?? ""}`,
+      `${size.columns} columns`,
+      async () => planGpuStep(mode, { ...this.#request(), ...size, reuse: await this.#planLargest(mode) }),
+    );
+  }
+
   async #load(
     kind: string,
     size: string,
@@ -136,7 +146,7 @@ export class GpuPrograms<Example> {
     await this.#grow(plan);
     const { calls, outputs } = relocate(plan, this.#pool.buffers);
     const name = [kind.trim(), size].filter((part) => part !== "").join(", ");
-    const loaded = { program: await this.#gpu.load({ name, calls }), outputs };
+    const loaded = { program: await this.#gpu.load({ name, calls }, this.#options.compiling), outputs };
     this.#loaded.set(key, loaded);
     const [oldest] = this.#loaded;
     if (this.#loaded.size > keptPrograms) {

@@ -32,6 +32,8 @@ export interface FinetuneListener {
   message?(text: string): void;
   /** Now and then while the texts are tokenised, before anything else is said. */
   data?(progress: DataProgress): void;
+  /** Now and then while the shaders of a GPU are compiled. */
+  compiling?(progress: CompilingProgress): void;
   /** After each optimiser step. */
   step?(progress: StepProgress): void;
   /** After each evaluation. */
@@ -44,6 +46,14 @@ export interface DataProgress {
   readonly rows: number;
   /** All there are, for training and evaluation. */
   readonly totalRows: number;
+}
+
+/** How far compiling is. */
+export interface CompilingProgress {
+  /** Shaders that are compiled. */
+  readonly shaders: number;
+  /** All that the largest batch needs. */
+  readonly totalShaders: number;
 }
 
 /** Where the run is, for a progress bar. */

@@ -234,6 +234,7 @@ export async function makeTrainer(preparation: Preparation): Promise<Trainer<nev
     sparse: !settings.denseTraining,
     checkpoints: settings.gradientCheckpointing,
     precision: device.precision,
+    compiling: (shaders, totalShaders) => context.listener?.compiling?.({ shaders, totalShaders }),
     gpu: device.name === "cpu" || settings.device === "cpu"
       ? undefined
       : await context.createGpu!(gpuOptions(settings.device)),

@@ -59,6 +59,8 @@ export interface TrainerOptions<Example> {
   readonly checkpoints?: boolean;
   /** The GPU that takes the steps; the trainer disposes of it. Absent: the workers do. */
   readonly gpu?: GpuExecutor;
+  /** Hears how many shaders of a GPU are compiled, of how many. */
+  readonly compiling?: (done: number, total: number) => void;
   /** What a GPU keeps activations and their gradients in; default `fp32`. Weights and sums are float32 in any case. */
   readonly precision?: Precision;
 }
