@@ -111,9 +111,15 @@ gpuTest("a run goes from one device to the other, and says so", async () => {
         error instanceof Interrupted && /^interrupted at step 1\d of 24: saved in /.test(error.message),
     );
     const said: string[] = [];
+    const compiled: boolean[] = [];
     const resumed = await finetune({ ...settings, device: second, resume: true }, {
-      listener: { message: (text) => said.push(text) },
+      listener: {
+        message: (text) => said.push(text),
+        compiling: ({ shaders, totalShaders }) =>
+          compiled.push(totalShaders > 10 && shaders === totalShaders),
+      },
     });
+    assert.equal(compiled.at(-1), second === "webgpu" ? true : undefined);
     const [began, goesOn] = first === "webgpu" ? ["webgpu", resumed.isa] : [resumed.isa, "webgpu"];
     assert.ok(
       said.includes(
