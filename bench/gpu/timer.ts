@@ -54,7 +54,7 @@ export class GpuTimer {
     this.gpu = gpu;
     this.clock = clock ?? (gpu.device.features.has("timestamp-query") ? "timestamps" : "wall");
     this.#seconds = seconds;
-    this.#pipelines = new Pipelines(gpu.device);
+    this.#pipelines = new Pipelines(gpu.device, gpu.target);
     this.#marks = this.clock === "timestamps" ? new TimestampMarks(gpu.device, 2 * samples) : undefined;
   }
 

@@ -71,7 +71,7 @@ export class TimingGpuExecutor implements GpuExecutor {
     this.adapter = adapter;
     this.target = target;
     this.#device = device;
-    this.#pipelines = new Pipelines(device);
+    this.#pipelines = new Pipelines(device, target);
     this.#marks = new TimestampMarks(device, mostMarks);
     this.lost = new Promise((resolve) => {
       device.lost.then(({ reason, message }) => reason !== "destroyed" && resolve(message));

@@ -20,8 +20,8 @@ export async function openDawn(): Promise<OpenGpu> {
  * Compiles shaders on a device of `openDawn`. Of those with more buffers than that device binds, 8, the code alone; of all others
  * whether it agrees with the bindings, too. @throws Error naming the first shader that is wrong.
  */
-export async function checkShaders({ device }: OpenGpu, shaders: Iterable<Shader>): Promise<void> {
-  const pipelines = new Pipelines(device);
+export async function checkShaders({ device, target }: OpenGpu, shaders: Iterable<Shader>): Promise<void> {
+  const pipelines = new Pipelines(device, target);
   for (const shader of new Map(Array.from(shaders, (shader) => [shader.key, shader])).values()) {
     const buffers = shader.bindings.filter((use) => use !== "uniform").length;
     if (buffers <= device.limits.maxStorageBuffersPerShaderStage) {

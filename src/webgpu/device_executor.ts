@@ -56,7 +56,7 @@ export class DeviceExecutor implements GpuExecutor {
     this.target = target;
     this.#device = device;
     this.#unfinishedLimit = unfinishedLimit;
-    this.#pipelines = new Pipelines(device);
+    this.#pipelines = new Pipelines(device, target);
     this.#staging = new StagingBuffers(device);
     this.lost = new Promise((resolve) => {
       device.lost.then(({ message }) => {

@@ -2,7 +2,7 @@
  * Compiled shaders, each once by its key.
  * @module
  */
-import type { BindingUse, Shader } from "../kernels/shader.ts";
+import type { BindingUse, Shader, ShaderTarget } from "../kernels/shader.ts";
 import { oneLine, scoped } from "./device_errors.ts";
 
 /** A compiled shader with what its bind groups look like. */
@@ -17,14 +17,22 @@ const bufferTypes: Readonly<Record<BindingUse, GPUBufferBindingType>> = {
   uniform: "uniform",
 };
 
+/**
+ * On software uniform blocks are storage. Lavapipe (Mesa 22.3) would compile a shader whose loops end at a uniform for each value of it,
+ * and again for each call, for it forgets what it compiled: a call took 3 ms more, or 50 to 1000 ms without Mesa's cache on disk.
+ */
+const softwareBufferTypes: typeof bufferTypes = { ...bufferTypes, uniform: "read-only-storage" };
+
 /** The pipelines of a device. */
 export class Pipelines {
   readonly #device: GPUDevice;
+  readonly #isSoftware: boolean;
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #known = new Map<string, { readonly shader: Shader; readonly pipeline: Promise<Pipeline> }>();
 
-  constructor(device: GPUDevice) {
+  constructor(device: GPUDevice, { isSoftware }: Pick<ShaderTarget, "isSoftware">) {
     this.#device = device;
+    this.#isSoftware = isSoftware;
   }
 
   /**
@@ -62,7 +70,7 @@ export class Pipelines {
   async #compile({ key, code, bindings }: Shader): Promise<Pipeline> {
     const { value, problem } = scoped(this.#device, () => {
       const layout = this.#layoutOf(bindings);
-      const module = this.#device.createShaderModule({ label: key, code });
+      const module = this.#device.createShaderModule({ label: key, code: this.#textOf(code) });
       const pipeline = this.#device.createComputePipelineAsync({
         label: key,
         layout: this.#device.createPipelineLayout({ bindGroupLayouts: [layout] }),
@@ -80,7 +88,12 @@ export class Pipelines {
     }
   }
 
+  #textOf(code: string): string {
+    return this.#isSoftware ? code.replace("var<uniform>", "var<storage, read>") : code;
+  }
+
   #layoutOf(bindings: readonly BindingUse[]): GPUBindGroupLayout {
+    const types = this.#isSoftware ? softwareBufferTypes : bufferTypes;
     const name = bindings.join(" ");
     let layout = this.#layouts.get(name);
     if (!layout) {
@@ -89,7 +102,7 @@ export class Pipelines {
         entries: bindings.map((use, binding) => ({
           binding,
           visibility: GPUShaderStage.COMPUTE,
-          buffer: { type: bufferTypes[use] },
+          buffer: { type: types[use] },
         })),
       });
       this.#layouts.set(name, layout);

@@ -99,7 +99,8 @@ class UniformBlocks {
     const buffer = device.createBuffer({
       label: `uniforms of ${name}`,
       size: this.#end,
-      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      // Storage for software: see `pipelines.ts`.
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST,
     });
     device.queue.writeBuffer(buffer, 0, bytes);
     return buffer;

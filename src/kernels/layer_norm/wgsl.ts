@@ -6,7 +6,7 @@ import { defineLowering, type Shader, wholeRange } from "../shader.ts";
 import { callShader, featureVector, workgroupSize, writeShader } from "../wgsl_shader.ts";
 import { teamFunction, teamLanes } from "../wgsl_team.ts";
 import { f32Literal } from "../wgsl_math.ts";
-import { columnSumCalls, columnSumScratchBytes, columnSumShader } from "../sum_columns/wgsl.ts";
+import { columnSumCalls, type ColumnSums, columnSumScratchBytes } from "../sum_columns/wgsl.ts";
 import { layerNormGradient, layerNormParameterGradient } from "./gradient.ts";
 import { layerNorm } from "./operation.ts";
 
@@ -148,11 +148,11 @@ export const layerNormGradientShaders = defineLowering({
   },
 });
 
-const parameterGradientShader = columnSumShader({
+const parameterGradient: ColumnSums = {
   key: "layer_norm_parameter_gradient",
   reads: { gradY: "array<f32>", summed: "array<f32>", statistics: "array<f32>" },
   terms: ["gradY[at] * (summed[at] - statistics[column]) * statistics[sizes.columns + column]", "gradY[at]"],
-});
+};
 
 /** gradGamma = Σ over columns of gradY · n, gradBeta = Σ over columns of gradY. */
 export const layerNormParameterGradientShaders = defineLowering({
@@ -167,6 +167,6 @@ export const layerNormParameterGradientShaders = defineLowering({
     const wholes = (operands: typeof inputs) =>
       operands.map((operand) => wholeRange(operand!, "layerNormParameterGradient"));
     const [sources, results] = [wholes(inputs), wholes(outputs)];
-    return columnSumCalls(parameterGradientShader, { sources, results, scratch, features, columns, target });
+    return columnSumCalls(parameterGradient, { sources, results, scratch, features, columns, target });
   },
 });

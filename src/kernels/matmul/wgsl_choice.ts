@@ -27,6 +27,8 @@ const partialSumCost = 0.5;
 /** The same for the start of another shader, some 4 µs. */
 const secondShaderCost = 1e6;
 const mostShares = 32;
+/** Multiplications from which on a CPU that plays the GPU takes its large blocks. */
+const largeProduct = 2 ** 20;
 
 /**
  * Everything that a target can do for a product: each configuration, and for gradients of weights with the depth divided among 1, 2, 4
@@ -48,7 +50,7 @@ export function matmulCandidates(
 }
 
 /**
- * What a product takes on a target: on software a fixed configuration, else the candidate of the least estimated cost. Tensor cores
+ * What a product takes on a target: on software blocks by its size, whose sums are the same bits, else the candidate of the least estimated cost. Tensor cores
  * sum in an order of their own, so where they are used, they make all products: an answer shall not depend on how large its batch is.
  */
 export function chooseMatmulConfiguration(
@@ -56,7 +58,7 @@ export function chooseMatmulConfiguration(
   target: ShaderTarget,
   precision: ProductPrecision = "fp32",
 ): MatmulChoice {
-  if (target.isSoftware) return { configuration: matmulConfigurations(target, precision)[0], shares: 1 };
+  if (target.isSoftware) return softwareChoice(product, target, precision);
   const all = matmulCandidates(product, target, precision);
   const matrices = all.filter(({ configuration }) => configuration.kind === "matrix");
   let best: MatmulChoice | undefined;
@@ -66,6 +68,17 @@ export function chooseMatmulConfiguration(
     if (cost < least) [best, least] = [choice, cost];
   }
   return best!;
+}
+
+/** Large blocks where enough is multiplied that they are worth compiling. */
+function softwareChoice(
+  { rows, columns, depth }: Product,
+  target: ShaderTarget,
+  precision: ProductPrecision,
+): MatmulChoice {
+  const [large, small] = matmulConfigurations(target, precision);
+  const isLarge = rows * columns * depth >= largeProduct;
+  return { configuration: isLarge ? large : small, shares: 1 };
 }
 
 /**

@@ -55,15 +55,19 @@ for (const precision of ["fp32", "fp16"] as const) {
   });
 }
 
-Deno.test("every configuration agrees with plain loops, the tiled ones to the same bits", async (t) => {
+Deno.test("every configuration agrees with plain loops, and the bits of one kind are the same", async (t) => {
   const gpu = await testGpu();
   if (!gpu) return;
   const operands = normalOperands(awkward, 3);
-  let first: Float32Array | undefined;
+  const first = new Map<string, Float32Array>();
   for (const configuration of matmulConfigurations(gpu.target)) {
     await t.step(configuration.name, async () => {
       const found = await checkProduct(awkward, { configuration, shares: 1 }, operands);
-      if (configuration.kind === "tiled") assert.deepEqual(first ??= found, found);
+      const { kind } = configuration;
+      // Others than software never take a direct one.
+      if (kind === "direct" && !gpu.target.isSoftware) return;
+      const wanted = first.getOrInsertComputed(kind, () => found!);
+      assert.deepEqual(found, wanted);
     });
   }
 });
@@ -135,6 +139,16 @@ Deno.test("a choice fits the target, and divides the depth of weight gradients o
       for (const bytes of partialsBytes(product, choice)) assert(bytes <= target.maxBindingBytes);
     },
   ));
+});
+
+Deno.test("software takes large blocks for what is worth their compilation", () => {
+  const software = { ...h100, isSoftware: true };
+  const blockOf = (rows: number) => {
+    const product = { ...plain, rows, columns: 128, depth: 128 };
+    const { kind, blockRows, blockColumns } = chooseMatmulConfiguration(product, software).configuration;
+    return [kind, blockRows, blockColumns];
+  };
+  assert.deepEqual([32, 64].map(blockOf), [["direct", 4, 4], ["direct", 16, 8]]);
 });
 
 Deno.test("the layers of BERT-base give an H100 work for all of its multiprocessors", () => {

@@ -19,6 +19,8 @@ import { sumColumns } from "./operation.ts";
 const blockFeatures = 32;
 /** Columns that a workgroup reads at a time. */
 const blockColumns = workgroupSize / blockFeatures;
+/** The same on a CPU that plays the GPU: a barrier costs more than the columns of a chunk. */
+const softwareColumns = 1;
 /** Columns of a chunk, unless there would be more chunks than `mostChunks`. */
 const leastChunkColumns = 64;
 const mostChunks = 256;
@@ -33,34 +35,42 @@ export interface ColumnSums {
 }
 
 /** sum[chunk][feature] of each term, over the columns of the chunk. */
-export function columnSumShader({ key, reads, terms }: ColumnSums): Shader {
+function columnSumShader({ key, reads, terms }: ColumnSums, { isSoftware }: ShaderTarget): Shader {
+  const columnsAtOnce = isSoftware ? softwareColumns : blockColumns;
+  const lanes = blockFeatures * columnsAtOnce;
+  const isShared = columnsAtOnce > 1;
   const type = terms.length === 1 ? "f32" : "vec2f";
   const parts = terms.length === 1 ? [""] : [".x", ".y"];
   return writeShader({
-    key,
+    key: `${key}_f32_columns${columnsAtOnce}`,
+    workgroupSize: lanes,
     reads,
     writes: Object.fromEntries(terms.map((_, index) => [`result${index}`, "array<f32>"])),
     sizes: { features: "u32", columns: "u32", chunkColumns: "u32" },
-    declarations: `var<workgroup> sums: array<${type}, ${workgroupSize}>;`,
+    declarations: isShared ? `var<workgroup> sums: array<${type}, ${lanes}>;` : "",
     main: `
-  let blocks = (sizes.features + ${blockFeatures - 1}u) / ${blockFeatures}u;
+  let features = sizes.features;
+  let blocks = (features + ${blockFeatures - 1}u) / ${blockFeatures}u;
   let chunk = group / blocks;
   let feature = group % blocks * ${blockFeatures}u + lane % ${blockFeatures}u;
   let begin = chunk * sizes.chunkColumns;
   let end = min(begin + sizes.chunkColumns, sizes.columns);
   var sum = ${type}();
-  if (feature < sizes.features) {
-    for (var column = begin + lane / ${blockFeatures}u; column < end; column += ${blockColumns}u) {
-      let at = column * sizes.features + feature;
+  if (feature < features) {
+    for (var column = begin + lane / ${blockFeatures}u; column < end; column += ${columnsAtOnce}u) {
+      let at = column * features + feature;
       sum += ${type}(${terms.join(", ")});
     }
   }
-  sums[lane] = sum;
-  workgroupBarrier();
-  if (lane < ${blockFeatures}u && feature < sizes.features) {
-    for (var i = 1u; i < ${blockColumns}u; i++) { sum += sums[lane + i * ${blockFeatures}u]; }
+  ${isShared ? "sums[lane] = sum;\n  workgroupBarrier();" : ""}
+  if (lane < ${blockFeatures}u && feature < features) {
     ${
-      parts.map((part, index) => `result${index}[chunk * sizes.features + feature] = sum${part};`).join(
+      isShared
+        ? `for (var i = 1u; i < ${columnsAtOnce}u; i++) { sum += sums[lane + i * ${blockFeatures}u]; }`
+        : ""
+    }
+    ${
+      parts.map((part, index) => `result${index}[chunk * features + feature] = sum${part};`).join(
         "\n    ",
       )
     }
@@ -68,7 +78,7 @@ export function columnSumShader({ key, reads, terms }: ColumnSums): Shader {
   });
 }
 
-const shader = columnSumShader({ key: "sum_columns", reads: { x: "array<f32>" }, terms: ["x[at]"] });
+const plainSums: ColumnSums = { key: "sum_columns", reads: { x: "array<f32>" }, terms: ["x[at]"] };
 
 function chunksOf(columns: number): { chunks: number; chunkColumns: number } {
   const chunkColumns = Math.max(leastChunkColumns, Math.ceil(columns / mostChunks));
@@ -83,7 +93,7 @@ export function columnSumScratchBytes(features: number, columns: number): number
 
 /** The calls that sum over the columns of `sources` into `results`, one of each term, [features]. */
 export function columnSumCalls(
-  first: Shader,
+  what: ColumnSums,
   { sources, results, scratch, features, columns, target }: {
     readonly sources: readonly BufferRange[];
     readonly results: readonly BufferRange[];
@@ -97,8 +107,15 @@ export function columnSumCalls(
   const { chunks, chunkColumns } = chunksOf(columns);
   const blocks = Math.ceil(features / blockFeatures);
   const sums = chunks > 1 ? scratch : results;
+  const shader = columnSumShader(plainSums, target);
   return [
-    callShader(first, [...sources, ...sums], [features, columns, chunkColumns], chunks * blocks, target),
+    callShader(
+      columnSumShader(what, target),
+      [...sources, ...sums],
+      [features, columns, chunkColumns],
+      chunks * blocks,
+      target,
+    ),
     ...(chunks > 1
       ? results.map((result, term) =>
         callShader(shader, [scratch[term], result], [features, chunks, chunks], blocks, target)
@@ -117,7 +134,7 @@ export const sumColumnsShaders = defineLowering({
   lower({ inputs: [gradY], outputs: [sums], scratch, target }) {
     const [features, columns] = gradY!.type.shape;
     const [source, result] = [gradY!, sums].map((operand) => wholeRange(operand, "sumColumns"));
-    return columnSumCalls(shader, {
+    return columnSumCalls(plainSums, {
       sources: [source],
       results: [result],
       scratch,
