@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { InputError } from "../src/core/errors.ts";
 import { readJson } from "../src/core/files.ts";
+import type { Precision } from "../src/finetune/options.ts";
 
 const rowSchema = z.object({
   engine: z.string(),
@@ -55,7 +56,9 @@ export interface Comparison {
 /** What two rows must agree in. `tokens` is absent for runs on a file. */
 export interface Work {
   /** Absent: the CPU. What we do by WebGPU, others do by CUDA. */
-  readonly device?: "cpu" | "webgpu";
+  readonly device?: "cpu" | "webgpu" | "dawn";
+  /** On a GPU the others' precisions follow from ours (`counterparts`). Absent: any. */
+  readonly precision?: Precision;
   readonly model: string;
   readonly batch: number;
   readonly tokens?: number;
@@ -63,6 +66,12 @@ export interface Work {
   readonly threads: number;
   readonly examples_per_second: number;
 }
+
+/** The precisions of others on a GPU that ours is compared with: tf32 keeps float32 everywhere but in the tensor cores. */
+const counterparts: Readonly<Record<Precision, readonly string[]>> = {
+  fp32: ["fp32", "tf32"],
+  fp16: ["fp16", "bf16"],
+};
 
 /** Reads result files. Throws `InputError` for a file that is none. */
 export async function readOtherResults(paths: readonly string[]): Promise<OtherResult[]> {
@@ -114,7 +123,7 @@ export function compareWith(others: readonly OtherRow[], ours: Work): Comparison
   };
 }
 
-/** The same for each precision that the others ran in: on a GPU fp32, tf32 and bf16 are three different peaks. */
+/** The same for each precision that the others ran in and ours is compared with: fp32, tf32 and bf16 are three different peaks. */
 export function compareByPrecision(
   others: readonly OtherRow[],
   ours: Work,
@@ -123,9 +132,13 @@ export function compareByPrecision(
   return Object.fromEntries(Array.from(groups, ([dtype, rows]) => [dtype, compareWith(rows, ours)!]));
 }
 
-function rowsForWork(others: readonly OtherRow[], { device = "cpu", ...ours }: Work): OtherRow[] {
+function rowsForWork(others: readonly OtherRow[], { device = "cpu", precision, ...ours }: Work): OtherRow[] {
+  const isComparable = ({ device: theirs, threads, dtype }: OtherRow) =>
+    device === "cpu"
+      ? theirs === "cpu" && threads === ours.threads
+      : theirs === "cuda" && (precision === undefined || counterparts[precision].includes(dtype));
   return others.filter((row) =>
-    (device === "cpu" ? row.device === "cpu" && row.threads === ours.threads : row.device === "cuda") &&
+    isComparable(row) &&
     row.model === ours.model && row.batch === ours.batch && row.tokens === ours.tokens
   );
 }

@@ -19,8 +19,9 @@ import { dirname } from "node:path";
 import { presetConfig } from "../models/presets.ts";
 import { errorMessage, InputError, UnsupportedError } from "../src/core/errors.ts";
 import { ensureFolder, writeFileAtomic } from "../src/core/files.ts";
+import type { Precision } from "../src/finetune/options.ts";
 import { createGpuExecutor } from "../workers/gpu.ts";
-import { describeGpu, gpuPeaks, openAdapter } from "./gpu/adapter.ts";
+import { describeGpu, gpuPeaks, openAdapter, timedPrecisions } from "./gpu/adapter.ts";
 import { runTestFiles, shaderTestFiles } from "./gpu/kernel_tests.ts";
 import { squareProduct, sweepMatmul, trainingProducts } from "./gpu/matmul_sweep.ts";
 import { type GpuCheckOptions, parseOptions, type PartName, usage } from "./gpu/options.ts";
@@ -83,12 +84,13 @@ export async function checkGpu(options: GpuCheckOptions): Promise<GpuCheckResult
     gpu: await describeGpu(options),
     parts: {},
   };
+  const precisions = timedPrecisions(options.precision, result.gpu);
   const { name, driver, matrices } = result.gpu;
   note([name, driver || "driver unknown", ...(matrices === undefined ? [] : [matrices])].join(", "));
   const write = () => writeFileAtomic(options.json, JSON.stringify(result, null, 1) + "\n");
   await ensureFolder(dirname(options.json));
   await write(); // That it cannot be written is to be known now.
-  const runs = partRuns(options, sizes, result);
+  const runs = partRuns(options, sizes, precisions, result);
   const run = async <Name extends PartName>(name: Name) => {
     note(`${name} …`);
     const part = await runPart(runs[name], faultsOf[name], partLimitSeconds);
@@ -104,6 +106,7 @@ export async function checkGpu(options: GpuCheckOptions): Promise<GpuCheckResult
 function partRuns(
   options: GpuCheckOptions,
   sizes: Sizes,
+  precisions: readonly Precision[],
   result: GpuCheckResult,
 ): { readonly [Name in PartName]: () => Promise<PartResults[Name]> } {
   const onProgress = (activity: string) => note(`  ${activity}`);
@@ -113,8 +116,9 @@ function partRuns(
     kernels: async () => await runTestFiles(await sizes.testFiles(), { config: options.config, onProgress }),
     parity: async () => {
       const rows = [];
+      const available = timedPrecisions(undefined, result.gpu);
       for (const test of sizes.parity) {
-        rows.push(await compareTraining(test, () => createGpuExecutor(options)));
+        rows.push(...await compareTraining(test, () => createGpuExecutor(options), available));
       }
       return rows;
     },
@@ -135,20 +139,23 @@ function partRuns(
     train: async () => {
       const rows: TrainRow[] = [];
       for (const shape of sizes.batches) {
-        rows.push(
-          ...await benchGpuTraining({
-            ...shape,
-            config: presetConfig(sizes.model),
-            model: sizes.model,
-            sparsities: [0],
-            pattern: "unstructured",
-            seconds: sizes.trainSeconds,
-            peakGflops: 1000 * peakTflops(),
-            provider: options.provider,
-            allowSoftware: options.allowSoftware,
-            onProgress,
-          }),
-        );
+        for (const precision of precisions) {
+          rows.push(
+            ...await benchGpuTraining({
+              ...shape,
+              config: presetConfig(sizes.model),
+              model: sizes.model,
+              precision,
+              sparsities: [0],
+              pattern: "unstructured",
+              seconds: sizes.trainSeconds,
+              peakGflops: 1000 * peakTflops(),
+              provider: options.provider,
+              allowSoftware: options.allowSoftware,
+              onProgress,
+            }),
+          );
+        }
       }
       return rows;
     },

@@ -10,6 +10,7 @@
  */
 import type { BertConfig } from "../models/config.ts";
 import { InputError } from "../src/core/errors.ts";
+import type { Precision } from "../src/finetune/options.ts";
 import { poolFactory } from "../workers/pool.ts";
 import { interleave, type LatencySummary } from "./measure.ts";
 import { type OperationTime, TimingExecutor } from "./operation_times.ts";
@@ -45,7 +46,9 @@ export interface TrainRow {
   /** The product. */
   readonly engine: "lacuna";
   /** What took the steps. */
-  readonly device: "cpu" | "webgpu";
+  readonly device: "cpu" | "webgpu" | "dawn";
+  /** Of activations and their gradients; weights and sums are float32 in any case. */
+  readonly precision: Precision;
   readonly model: string;
   /** `sparse` where some of the prunable weights are masked. */
   readonly weights: "dense" | "sparse";
@@ -70,7 +73,7 @@ export interface TrainRow {
   readonly gflops: number;
   /** What a dense step would need, over the same time. */
   readonly dense_equivalent_gflops: number;
-  /** `gflops` of the measured peak of all threads, or of the GPU. */
+  /** `gflops` of the measured fp32 peak of all threads, or of the GPU: sums are float32 in every precision. */
   readonly share_of_peak: number;
   /** Median dense step over this one; absent where no dense step was timed. */
   readonly speedup_vs_dense?: number;
@@ -122,6 +125,7 @@ export async function benchTraining(options: TrainBenchOptions): Promise<TrainRo
     return {
       engine: "lacuna",
       device: "cpu",
+      precision: "fp32",
       model: options.model,
       weights: sparsity > 0 ? "sparse" : "dense",
       kernels,

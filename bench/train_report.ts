@@ -20,7 +20,7 @@ export type Compared<Row> = Row & {
 /** What `bench --train --json` writes. */
 export interface TrainBenchResult {
   readonly machine: MachineDescription;
-  /** With `--device webgpu`: the GPU and its measured limits. */
+  /** With `--device webgpu` or `dawn`: the GPU and its measured limits. */
   readonly gpu?: GpuDescription & { readonly peaks: TimedPeaks };
   /** What was asked for. */
   readonly config: Readonly<Record<string, string | number>>;
@@ -50,8 +50,8 @@ export function formatTraining({ machine, gpu, rows, file_rows }: TrainBenchResu
   }
   const groups = Map.groupBy(
     rows.filter(({ operations }) => operations.length > 0),
-    ({ model, batch, tokens, device }) =>
-      `${device === "cpu" ? "one worker" : "the GPU"}: ${model} ${batch}×${tokens}`,
+    ({ model, batch, tokens, device, precision }) =>
+      `${device === "cpu" ? "one worker" : `the GPU in ${precision}`}: ${model} ${batch}×${tokens}`,
   );
   for (const [name, group] of groups) {
     parts.push(`ms of one step by operation, ${name}`, operationTable(group));
@@ -70,6 +70,12 @@ const modelColumn: TextColumn<TrainRow | TrainFileRow> = {
 
 const deviceColumn: TextColumn<TrainRow> = { heading: "device", cell: ({ device }) => device, words: true };
 
+const precisionColumn: TextColumn<TrainRow> = {
+  heading: "precision",
+  cell: ({ precision }) => precision,
+  words: true,
+};
+
 const zerosColumn: TextColumn<TrainRow | TrainFileRow> = {
   heading: "zeros",
   cell: ({ sparsity }) => percent(sparsity),
@@ -81,10 +87,10 @@ const patternColumn: TextColumn<TrainRow | TrainFileRow> = {
   words: true,
 };
 
-/** The device is named where there are two. */
+/** The device and its precision are named where there are two devices. */
 const stepColumns = (rows: readonly TrainRow[]): readonly TextColumn<TrainRow>[] => [
   modelColumn,
-  ...(rows.every(({ device }) => device === "cpu") ? [] : [deviceColumn]),
+  ...(rows.every(({ device }) => device === "cpu") ? [] : [deviceColumn, precisionColumn]),
   patternColumn,
   zerosColumn,
   { heading: "kernels", cell: ({ kernels }) => kernels, words: true },

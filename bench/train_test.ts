@@ -211,6 +211,14 @@ Deno.test("compareByPrecision takes the fastest row of each on CUDA for work on 
   });
   assert.equal(compareWith(others, work)?.engine, "pytorch sdpa bf16");
   assert.deepEqual(compareByPrecision([other], work), {});
+  const whole = { ...work, precision: "fp32" } as const;
+  others.push({ ...cuda, dtype: "tf32", examples_per_second: 1250 });
+  assert.deepEqual(Object.keys(compareByPrecision(others, whole)), ["fp32", "tf32"]);
+  assert.equal(compareWith(others, whole)?.engine, "pytorch sdpa tf32");
+  for (const device of ["webgpu", "dawn"] as const) {
+    const half = { ...work, device, precision: "fp16" } as const;
+    assert.deepEqual(Object.keys(compareByPrecision(others, half)), ["bf16"]);
+  }
 });
 
 /** What the scripts write beside the rows. */

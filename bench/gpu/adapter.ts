@@ -2,7 +2,8 @@
  * Who the GPU is: what WebGPU says of it, and what NVIDIA's tool says where there is one.
  * @module
  */
-import { errorMessage, UnsupportedError } from "../../src/core/errors.ts";
+import { errorMessage, InputError, UnsupportedError } from "../../src/core/errors.ts";
+import type { Precision } from "../../src/finetune/options.ts";
 import {
   type AdapterDescription,
   chooseAdapter,
@@ -54,6 +55,25 @@ export async function describeGpu(options: GpuOptions): Promise<GpuDescription> 
   };
   device.destroy();
   return description;
+}
+
+/**
+ * What steps are timed in: what was asked for, else all that the GPU has. Throws `InputError` for a precision that there is none of
+ * or the GPU does not have.
+ */
+export function timedPrecisions(
+  wanted: string | undefined,
+  { name, features }: Pick<GpuDescription, "name" | "features">,
+): Precision[] {
+  const hasHalves = features.includes("shader-f16");
+  if (wanted === undefined) return hasHalves ? ["fp32", "fp16"] : ["fp32"];
+  if (wanted !== "fp32" && wanted !== "fp16") {
+    throw new InputError(`--precision is ${wanted}: wanted fp32 or fp16`);
+  }
+  if (wanted === "fp16" && !hasHalves) {
+    throw new InputError(`--precision is fp16: wanted fp32 on ${name}, which has no shader-f16`);
+  }
+  return [wanted];
 }
 
 /** Measured limits, and by which clock. */

@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { presetConfig } from "../../models/presets.ts";
 import { InputError } from "../../src/core/errors.ts";
 import type { TrainRow } from "../train.ts";
+import { timedPrecisions } from "./adapter.ts";
 import { carriedConfig } from "./carry.ts";
 import { parseJunit, runTestFiles, shaderTestFiles } from "./kernel_tests.ts";
 import { bestBesideChosen, squareProduct, type SweepRow, trainingProducts } from "./matmul_sweep.ts";
 import { parseOptions } from "./options.ts";
 import { parityCases, parityFaults, parityLimits, type ParityRow } from "./parity.ts";
+import { overheadTarget, productTarget, shareOutside } from "./targets.ts";
 import { faultsOf, formatCheck, type GpuCheckResult, runPart } from "./summary.ts";
 import { operationOfShader } from "./timing_executor.ts";
 
@@ -35,6 +37,22 @@ Deno.test("parseOptions: defaults, flags, and parts in the order in which they r
   });
   assert.deepEqual(parseOptions(["--parts", "parity"]).parts, ["parity"]);
   assert.equal(parseOptions(["--provider", "dawn"]).provider, "dawn");
+  assert.equal(parseOptions(["--precision", "fp16"]).precision, "fp16");
+});
+
+Deno.test("timedPrecisions: all that the GPU has, or what was asked for, or why not", () => {
+  const [whole, half] = [[], ["shader-f16"]].map((features) => ({ name: "A GPU", features }));
+  assert.deepEqual(timedPrecisions(undefined, whole), ["fp32"]);
+  assert.deepEqual(timedPrecisions(undefined, half), ["fp32", "fp16"]);
+  for (const precision of ["fp32", "fp16"]) assert.deepEqual(timedPrecisions(precision, half), [precision]);
+  assert.throws(() => timedPrecisions("fp16", whole), {
+    name: "InputError",
+    message: "--precision is fp16: wanted fp32 on A GPU, which has no shader-f16",
+  });
+  assert.throws(() => timedPrecisions("bf16", half), {
+    name: "InputError",
+    message: "--precision is bf16: wanted fp32 or fp16",
+  });
 });
 
 Deno.test("parseOptions refuses strangers in one line", () => {
@@ -167,6 +185,7 @@ Deno.test("operationOfShader names shaders without types and constants, and prod
 
 const parityRow: ParityRow = {
   case: "tiny",
+  precision: "fp32",
   steps: 50,
   first_loss: 0.7,
   last_loss: 0.1,
@@ -174,17 +193,22 @@ const parityRow: ParityRow = {
   norm_difference: 1e-6,
   gradient_difference: 1e-6,
   weight_difference: 1e-5,
+  weight_mean_difference: 1e-6,
   weight_difference_of_way: 1e-5,
 };
 
 Deno.test("parityFaults names what is beyond its limit, and NaN", () => {
   assert.deepEqual(parityFaults(parityRow), []);
-  const limit = parityLimits.loss_difference;
+  const limit = parityLimits.fp32.loss_difference!;
   assert.deepEqual(parityFaults({ ...parityRow, loss_difference: limit }), []);
   assert.deepEqual(parityFaults({ ...parityRow, loss_difference: NaN }), [
-    `tiny: loss_difference is NaN, wanted at most ${limit}`,
+    `tiny in fp32: loss_difference is NaN, wanted at most ${limit}`,
   ]);
   assert.equal(parityFaults({ ...parityRow, gradient_difference: 1, weight_difference_of_way: 1 }).length, 2);
+  const half: ParityRow = { ...parityRow, precision: "fp16" };
+  const off = { loss_difference: 2e-3, weight_difference_of_way: 0.1 };
+  assert.deepEqual(parityFaults({ ...half, ...off }), [], "float16 rounds more");
+  assert.equal(parityFaults({ ...half, norm_difference: 6e-3, weight_mean_difference: 2e-4 }).length, 2);
   assert.equal(parityCases[0].steps, 50);
   assert.equal(parityCases[1].config.hiddenSize, presetConfig("minilm-l6").hiddenSize);
 });
@@ -203,6 +227,7 @@ Deno.test("runPart: what is thrown and what hangs is a fault in one line", async
 const step: TrainRow = {
   engine: "lacuna",
   device: "webgpu",
+  precision: "fp32",
   model: "bert-base",
   weights: "dense",
   kernels: "dense",
@@ -275,6 +300,9 @@ Deno.test("formatCheck says of each part how it went, with its numbers and its f
       "9 passed, 1 failed",
       "training on CPU and GPU: ok",
       "0.700 → 0.100",
+      "GPU with CPU",
+      "60.0 % of the measured peak or more: MISSED (0 of 1): p 25.0 %",
+      "less than 10.0 % of a step outside the GPU: MISSED (0 of 1): bert-base 32×128 in fp32 20.0 %",
       "fp32 50.0 TFLOP/s\n",
       "2000 GB/s",
       "25.0 %",
@@ -289,6 +317,19 @@ Deno.test("formatCheck says of each part how it went, with its numbers and its f
   });
   assert.match(broken, /fine-tuning steps: FAILED \(1\.00 s\)\n {2}! Error: lost$/);
   assert.ok(!broken.includes("kernel tests"), "a part that was not asked for is not told of");
+});
+
+Deno.test("targets: of the chosen fp32 products, and of all steps that have a time on the GPU", () => {
+  const good: SweepRow = { ...sweepRow, product: "q", share_of_peak: 0.6 };
+  const others: SweepRow[] = [{ ...sweepRow, precision: "fp16" }, { ...sweepRow, chosen: false }];
+  assert.match(productTarget([good, ...others])[0], /: met \(1 of 1\): q 60\.0 %$/);
+  assert.match(productTarget([good, sweepRow])[0], /: MISSED \(1 of 2\): q 60\.0 %, p 25\.0 %$/);
+  assert.deepEqual(productTarget(others), []);
+  const close: TrainRow = { ...step, precision: "fp16", gpu_ms: 120 };
+  assert.match(overheadTarget([close])[0], /: met \(1 of 1\): bert-base 32×128 in fp16 4\.00 %$/);
+  assert.match(overheadTarget([{ ...close, gpu_ms: 112 }])[0], /: MISSED \(0 of 1\)/);
+  assert.deepEqual(overheadTarget([{ ...close, gpu_ms: undefined }]), []);
+  assert.equal(shareOutside({ ...close, gpu_ms: 130 }), 0, "a step that waits for nothing");
 });
 
 Deno.test("faults of a sweep name the product and the way that failed", () => {

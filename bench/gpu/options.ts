@@ -22,6 +22,8 @@ export interface GpuCheckOptions {
   readonly allowSoftware: boolean;
   /** Whose WebGPU all parts but the tests use; absent: Deno's. */
   readonly provider?: GpuProvider;
+  /** What steps are timed in; absent: all that the GPU has. */
+  readonly precision?: string;
   readonly parts: readonly PartName[];
   /** Deno's configuration for the processes of the tests; absent: the project's. */
   readonly config?: string;
@@ -35,6 +37,7 @@ export const usage = `deno run -A bench/gpu_check.ts [flags]
   --json <file>      where the result goes (default: runs/gpu_check.json)
   --allow-software   also where a CPU plays the GPU
   --provider <name>  whose WebGPU all parts but kernels use: system (Deno's; default) or dawn (Chrome's)
+  --precision <name> of the steps of train: fp32 or fp16 (default: all that the GPU has)
   --config <file>    Deno's configuration for the tests' processes (default: the project's)
   --help             this text`;
 
@@ -46,7 +49,7 @@ export function parseOptions(args: readonly string[]): GpuCheckOptions {
   if (stranger !== undefined) {
     throw new InputError(`--parts has "${stranger}": wanted some of ${partNames.join(",")}`);
   }
-  const { provider } = values;
+  const { provider, precision } = values;
   if (provider !== undefined && provider !== "system" && provider !== "dawn") {
     throw new InputError(`--provider is ${provider}: wanted system or dawn`);
   }
@@ -58,6 +61,7 @@ export function parseOptions(args: readonly string[]): GpuCheckOptions {
     allowSoftware: values["allow-software"] ?? false,
     parts: partNames.filter((name) => parts.includes(name)),
     ...(provider === undefined ? {} : { provider }),
+    ...(precision === undefined ? {} : { precision }),
     ...(values.config === undefined ? {} : { config: values.config }),
     help: values.help ?? false,
   };
@@ -72,6 +76,7 @@ function parseValues(args: readonly string[]) {
         json: { type: "string" },
         "allow-software": { type: "boolean" },
         provider: { type: "string" },
+        precision: { type: "string" },
         parts: { type: "string" },
         config: { type: "string" },
         help: { type: "boolean" },

@@ -10,6 +10,7 @@ import type { KernelTests } from "./kernel_tests.ts";
 import { bestBesideChosen, type SweepResult } from "./matmul_sweep.ts";
 import type { PartName } from "./options.ts";
 import { parityFaults, type ParityRow } from "./parity.ts";
+import { overheadTarget, productTarget, shareOutside } from "./targets.ts";
 
 /** What each part finds. */
 export interface PartResults extends Record<PartName, unknown> {
@@ -145,11 +146,18 @@ const exponential = (value: number) => value.toExponential(1);
 function formatParity(rows: readonly ParityRow[]): string {
   return textTable<ParityRow>([
     { heading: "model", cell: (row) => row.case, words: true },
+    {
+      heading: "compared",
+      cell: ({ precision }) => precision === "fp32" ? "GPU with CPU" : `${precision} with fp32`,
+      words: true,
+    },
     { heading: "steps", cell: ({ steps }) => `${steps}` },
     { heading: "loss", cell: (row) => `${significant(row.first_loss)} → ${significant(row.last_loss)}` },
     { heading: "Δ loss", cell: (row) => exponential(row.loss_difference) },
+    { heading: "Δ norm", cell: (row) => exponential(row.norm_difference) },
     { heading: "Δ gradient", cell: (row) => exponential(row.gradient_difference) },
     { heading: "Δ weight", cell: (row) => exponential(row.weight_difference) },
+    { heading: "in the mean", cell: (row) => exponential(row.weight_mean_difference) },
     { heading: "of way", cell: (row) => exponential(row.weight_difference_of_way) },
   ], rows);
 }
@@ -158,8 +166,9 @@ function formatSweep({ rows }: SweepResult): string {
   type Line = ReturnType<typeof bestBesideChosen>[number];
   const name = ({ configuration, shares }: Line["best"]) =>
     shares > 1 ? `${configuration} ÷ ${shares}` : configuration;
-  return textTable<Line>([
+  const table = textTable<Line>([
     { heading: "product", cell: ({ best }) => best.product, words: true },
+    { heading: "precision", cell: ({ best }) => best.precision, words: true },
     { heading: "best of all", cell: ({ best }) => name(best), words: true },
     { heading: "ms", cell: ({ best }) => significant(best.median_ms) },
     { heading: "TFLOP/s", cell: ({ best }) => significant(best.tflops) },
@@ -167,6 +176,7 @@ function formatSweep({ rows }: SweepResult): string {
     { heading: "chosen", cell: ({ chosen }) => chosen ? name(chosen) : "failed", words: true },
     { heading: "× best", cell: ({ slowdown }) => slowdown?.toFixed(2) ?? "–" },
   ], bestBesideChosen(rows));
+  return [table, ...productTarget(rows)].join("\n");
 }
 
 /** Operations that are listed. */
@@ -176,12 +186,12 @@ function formatSteps(rows: readonly TrainRow[]): string {
   const columns: TextColumn<TrainRow>[] = [
     { heading: "model", cell: ({ model }) => model, words: true },
     { heading: "batch", cell: ({ batch, tokens }) => `${batch}×${tokens}` },
+    { heading: "precision", cell: ({ precision }) => precision, words: true },
     { heading: "ms a step", cell: ({ step_ms }) => significant(step_ms.p50) },
     { heading: "of the GPU", cell: ({ gpu_ms }) => gpu_ms === undefined ? "–" : significant(gpu_ms) },
     {
       heading: "outside",
-      cell: ({ gpu_ms, step_ms }) =>
-        gpu_ms === undefined ? "–" : percent(Math.max(0, 1 - gpu_ms / step_ms.p50)),
+      cell: (row) => row.gpu_ms === undefined ? "–" : percent(shareOutside(row)),
     },
     {
       heading: "to feed it",
@@ -197,12 +207,13 @@ function formatSteps(rows: readonly TrainRow[]): string {
   ];
   const shares = rows.filter(({ operations }) => operations.length > 0).map((row) => {
     const listed = row.operations.slice(0, listedOperations).map((time) => ({ row, time }));
-    return `${row.model} ${row.batch}×${row.tokens}, by operation\n` + textTable<typeof listed[number]>([
-      { heading: "operation", cell: ({ time }) => time.operation, words: true },
-      { heading: "calls", cell: ({ time }) => significant(time.calls) },
-      { heading: "ms", cell: ({ time }) => significant(time.ms) },
-      { heading: "share", cell: ({ time }) => percent(time.share) },
-    ], listed);
+    return `${row.model} ${row.batch}×${row.tokens} in ${row.precision}, by operation\n` +
+      textTable<typeof listed[number]>([
+        { heading: "operation", cell: ({ time }) => time.operation, words: true },
+        { heading: "calls", cell: ({ time }) => significant(time.calls) },
+        { heading: "ms", cell: ({ time }) => significant(time.ms) },
+        { heading: "share", cell: ({ time }) => percent(time.share) },
+      ], listed);
   });
-  return [textTable(columns, rows), ...shares].join("\n\n");
+  return [[textTable(columns, rows), ...overheadTarget(rows)].join("\n"), ...shares].join("\n\n");
 }

@@ -5,6 +5,7 @@
  * matrices run dense with masks there, so that sparsity changes no time.
  * @module
  */
+import type { Precision } from "../../src/finetune/options.ts";
 import type { GpuProvider } from "../../src/webgpu/adapter.ts";
 import { createGpuExecutor } from "../../workers/gpu.ts";
 import { poolFactory } from "../../workers/pool.ts";
@@ -21,6 +22,7 @@ export interface GpuTrainOptions extends StepRunnerOptions {
   readonly sparsities: readonly number[];
   /** Timed seconds of each sparsity. */
   readonly seconds: number;
+  readonly precision: Precision;
   /** Measured fp32 multiply-adds of the GPU, 10⁹ operations a second. */
   readonly peakGflops: number;
   /** Whose WebGPU leads to the GPU; absent: Deno's. */
@@ -39,11 +41,11 @@ const leastSteps = 2;
 /** Steps that are looked at in parts, and wholly. */
 const profiledSteps = 5;
 
-/** Measures one model on one batch. Rows come in the order of `sparsities`. Throws `InputError` for bad numbers. */
+/** Measures one model on one batch in one precision. Rows come in the order of `sparsities`. Throws `InputError` for bad numbers. */
 export async function benchGpuTraining(options: GpuTrainOptions): Promise<TrainRow[]> {
   checkTrainOptions({ ...options, threads: 1 });
   const { config, batch, tokens, pattern, peakGflops, onProgress } = options;
-  onProgress?.("starting the trainer on the GPU");
+  onProgress?.(`starting the trainer on the GPU in ${options.precision}`);
   const timed = await timeSteps(options);
   const profile = await profileSteps(options);
   const dense = timed.find(({ sparsity }) => sparsity === 0);
@@ -52,7 +54,8 @@ export async function benchGpuTraining(options: GpuTrainOptions): Promise<TrainR
     const gflops = stepOperations(config, options, 1) / seconds / 1e9;
     return {
       engine: "lacuna",
-      device: "webgpu",
+      device: options.provider === "dawn" ? "dawn" : "webgpu",
+      precision: options.precision,
       model: options.model,
       weights: sparsity > 0 ? "sparse" : "dense",
       kernels,

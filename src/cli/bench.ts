@@ -60,9 +60,10 @@ export function benchCommand(): Command {
     )
     .option(
       "--device <name>",
-      "with --train: webgpu times steps on a GPU too, beside those on the cpu",
+      "with --train: webgpu (Deno's) or dawn (Chrome's) times steps on a GPU too, beside those on the cpu",
       "cpu",
     )
+    .option("--precision <name>", "of steps on a GPU: fp32 or fp16 (default: all that it has)")
     .option(
       "--tokenizer <dir>",
       "tokenizer for --train FILE with --synthetic (default: made from the file)",
@@ -99,7 +100,7 @@ const modes: Readonly<Record<"models" | "steps" | "file" | "kernels", Mode>> = {
     condition: "without --train and --kernels",
     flags: [...common, "--quantize", "--no-tune", "--html"],
   },
-  steps: { condition: "with --train", flags: [...training, "--device"] },
+  steps: { condition: "with --train", flags: [...training, "--device", "--precision"] },
   file: { condition: "with --train FILE", flags: [...training, "--tokenizer", "--max-train-samples"] },
   kernels: { condition: "with --kernels", flags: ["--kernels", "--tokens", "--isa", "--json"] },
 };

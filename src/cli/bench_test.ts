@@ -17,6 +17,7 @@ Deno.test("bench takes every flag in its mode", () => {
       `${timed} --train --against a.json b.json --sparsity 0.5 --pattern 4x1`,
       `${timed} --train rows.tsv --synthetic bert-tiny --tokenizer dir --max-train-samples 9 --against a.json`,
       `${timed} --train rows.tsv --model dir --sparsity 0.5`,
+      "--train --device dawn --precision fp16",
     ]
   ) check(line);
 });
@@ -31,6 +32,8 @@ Deno.test("bench refuses a flag that would be ignored, in one line that says whe
       "--no-tune is given with --train FILE: wanted it without --train and --kernels only",
     "--train rows.tsv --model dir --tokenizer dir":
       "--tokenizer is given with --model, which has its own: wanted one of the two",
+    "--train rows.tsv --precision fp16":
+      "--precision is given with --train FILE: wanted it with --train only",
     "--model dir --sparsity 0.5":
       "--sparsity is given with --model, which has its own: wanted one of the two",
     "--max-train-samples 9":

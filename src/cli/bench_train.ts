@@ -4,7 +4,7 @@
  * @module
  */
 import { compareByPrecision, compareWith, describeOrigin, readOtherResults } from "../../bench/against.ts";
-import { describeGpu, gpuPeaks } from "../../bench/gpu/adapter.ts";
+import { describeGpu, gpuPeaks, timedPrecisions } from "../../bench/gpu/adapter.ts";
 import { benchGpuTraining } from "../../bench/gpu/train_steps.ts";
 import { describeMachine } from "../../bench/machine.ts";
 import type { TrainBatch } from "../../bench/step_runner.ts";
@@ -17,6 +17,7 @@ import { presetConfig, presetOf } from "../../models/presets.ts";
 import { openModel } from "../checkpoint/model_folder.ts";
 import { chooseThreads } from "../core/cores.ts";
 import { InputError } from "../core/errors.ts";
+import { gpuOptions } from "../finetune/device.ts";
 import { finetuneDefaults } from "../finetune/options.ts";
 import { parsePattern } from "../pruning/pattern.ts";
 import { jsonOnStandardOutput, writeJson } from "./command.ts";
@@ -26,6 +27,8 @@ export interface BenchTrainFlags {
   /** Set without a value, or the training file. */
   readonly train: true | string;
   readonly device: string;
+  /** As given; absent: all that the GPU has. */
+  readonly precision?: string;
   readonly model?: string;
   readonly synthetic?: string;
   readonly tokenizer?: string;
@@ -54,8 +57,12 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   if (model !== undefined && synthetic !== undefined) {
     throw new InputError("--model and --synthetic exclude each other: wanted one of them");
   }
-  if (flags.device !== "cpu" && flags.device !== "webgpu") {
-    throw new InputError(`--device is ${flags.device}: wanted cpu or webgpu`);
+  const { device, precision } = flags;
+  if (device !== "cpu" && device !== "webgpu" && device !== "dawn") {
+    throw new InputError(`--device is ${device}: wanted cpu, webgpu or dawn`);
+  }
+  if (device === "cpu" && precision !== undefined && precision !== "fp32") {
+    throw new InputError(`--precision is ${precision}: wanted fp32 on the CPU`);
   }
   const pattern = parsePattern(flags.pattern);
   const sparsities = flags.sparsity === undefined ? trainSparsities : [...new Set([0, flags.sparsity])];
@@ -68,13 +75,16 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   const note = (text: string) => console.error(text);
   note(`${machine.isa}, ${threads.count} threads (${threads.reason})`);
   const onProgress = progressNotes(note);
-  const gpu = flags.device === "webgpu" ? await findGpu() : undefined;
-  if (gpu) note(`${gpu.name}${gpu.isSoftware ? ", a CPU that plays a GPU: slow" : ""}`);
+  const gpu = device === "cpu" ? undefined : await findGpu(device, precision);
+  if (gpu) {
+    const kind = gpu.result.isSoftware ? ", a CPU that plays a GPU: slow" : "";
+    note(`${gpu.result.name}${kind}, in ${gpu.precisions.join(" and ")}`);
+  }
   const compared = <Row extends TrainRow | TrainFileRow>(rows: readonly Row[]): Compared<Row>[] =>
     rows.map((row) => {
       const against = compareWith(others, row);
       if (!against) return row;
-      const isOnGpu = "device" in row && row.device === "webgpu";
+      const isOnGpu = "device" in row && row.device !== "cpu";
       return {
         ...row,
         against,
@@ -121,21 +131,24 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
         }),
       ));
       if (!gpu) continue;
-      rows.push(...compared(
-        await benchGpuTraining({
-          ...batch,
-          config,
-          model: name,
-          // Pruned matrices run dense there, in the same time.
-          sparsities: flags.sparsity === undefined ? [0] : sparsities,
-          pattern,
-          isa,
-          seconds,
-          peakGflops: 1000 * gpu.peaks.fp32_tflops,
-          allowSoftware: true,
-          onProgress,
-        }),
-      ));
+      for (const precision of gpu.precisions) {
+        rows.push(...compared(
+          await benchGpuTraining({
+            ...gpu.options,
+            ...batch,
+            config,
+            model: name,
+            precision,
+            // Pruned matrices run dense there, in the same time.
+            sparsities: flags.sparsity === undefined ? [0] : sparsities,
+            pattern,
+            isa,
+            seconds,
+            peakGflops: 1000 * gpu.result.peaks.fp32_tflops,
+            onProgress,
+          }),
+        ));
+      }
     }
   }
   const config = {
@@ -148,7 +161,7 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
   };
   const result = {
     machine,
-    ...(gpu ? { gpu } : {}),
+    ...(gpu ? { gpu: gpu.result } : {}),
     config,
     rows,
     file_rows: fileRows,
@@ -165,9 +178,11 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
 }
 
 /** The GPU with its limits, one that a CPU plays too: it was asked for. Throws `UnsupportedError` where there is none. */
-async function findGpu() {
-  const options = { allowSoftware: true };
-  return { ...await describeGpu(options), peaks: await gpuPeaks(options) };
+async function findGpu(device: "webgpu" | "dawn", precision: string | undefined) {
+  const options = gpuOptions(device);
+  const description = await describeGpu(options);
+  const precisions = timedPrecisions(precision, description); // Before seconds of measuring.
+  return { options, precisions, result: { ...description, peaks: await gpuPeaks(options) } };
 }
 
 async function subjectsOf(model: string | undefined, synthetic: string | undefined): Promise<Subject[]> {
