@@ -4,6 +4,7 @@
  */
 import { defineLowering, type Shader, wholeRange } from "../shader.ts";
 import { attention } from "./operation.ts";
+import { directCall, directForwardShader, directShape } from "./wgsl_direct.ts";
 import { attentionCall, attentionShader, tileShape } from "./wgsl_frame.ts";
 import {
   addWeighted,
@@ -88,11 +89,16 @@ export const attentionShaders = defineLowering({
   toleranceFactor: 4,
 
   lower({ attributes, inputs, outputs, target }) {
-    const shape = tileShape(attributes, outputs[0].type);
+    const { training, dropout } = attributes;
+    const matrix = outputs[0].type;
     const [q, k, v, offsets, seed] = inputs;
-    const operands = [q, k, v, offsets, shape.dropout ? seed : undefined, ...outputs];
+    const operands = [q, k, v, offsets, dropout > 0 ? seed : undefined, ...outputs];
     const ranges = operands.map((operand) => operand && wholeRange(operand, "an operand of attention"));
-    const shader = forwardShader(shape, attributes.training);
-    return [attentionCall(shader, ranges, attributes, outputs[0].type, offsets!.type, target)];
+    if (target.isSoftware) {
+      const shader = directForwardShader(directShape(attributes, matrix), training);
+      return [directCall(shader, ranges, attributes, matrix, offsets!.type, target)];
+    }
+    const shader = forwardShader(tileShape(attributes, matrix), training);
+    return [attentionCall(shader, ranges, attributes, matrix, offsets!.type, target)];
   },
 });

@@ -7,6 +7,7 @@ import { defineLowering, type Shader, wholeRange } from "../shader.ts";
 import { callShader, workgroupSize, writeShader } from "../wgsl_shader.ts";
 import { attentionGradient } from "./gradient.ts";
 import { attentionSizes } from "./lowering.ts";
+import { directCall, directKeyShader, directQueryShader, directShape } from "./wgsl_direct.ts";
 import { attentionCall, attentionShader, tileShape } from "./wgsl_frame.ts";
 import {
   addWeighted,
@@ -125,8 +126,7 @@ export const attentionGradientShaders = defineLowering({
 
   lower({ attributes, inputs, outputs, scratch: [delta], target }) {
     const matrix = outputs[0].type;
-    const shape = tileShape(attributes, matrix);
-    const { heads, headSize, columns } = attentionSizes(attributes, matrix);
+    const { heads, headSize, columns, dropout } = attentionSizes(attributes, matrix);
     const [gradContext, q, k, v, context, logSumExp, offsets, seed] = inputs.map((operand) =>
       operand && wholeRange(operand, "an operand of attentionGradient")
     );
@@ -134,9 +134,11 @@ export const attentionGradientShaders = defineLowering({
       wholeRange(operand, "a result of attentionGradient")
     );
     const deltaGroups = Math.ceil(heads * columns / workgroupSize);
-    const shared = [gradContext, q, k, v, logSumExp, delta, offsets, shape.dropout ? seed : undefined];
+    const shared = [gradContext, q, k, v, logSumExp, delta, offsets, dropout > 0 ? seed : undefined];
+    const makeCall = target.isSoftware ? directCall : attentionCall;
     const call = (shader: Shader, ...results: typeof shared) =>
-      attentionCall(shader, [...shared, ...results], attributes, matrix, inputs[6]!.type, target);
+      makeCall(shader, [...shared, ...results], attributes, matrix, inputs[6]!.type, target);
+    const [direct, tiles] = [directShape(attributes, matrix), tileShape(attributes, matrix)];
     return [
       callShader(
         deltaShader,
@@ -145,8 +147,8 @@ export const attentionGradientShaders = defineLowering({
         deltaGroups,
         target,
       ),
-      call(queryShader(shape), gradQ),
-      call(keyShader(shape), gradK, gradV),
+      call(target.isSoftware ? directQueryShader(direct) : queryShader(tiles), gradQ),
+      call(target.isSoftware ? directKeyShader(direct) : keyShader(tiles), gradK, gradV),
     ];
   },
 });

@@ -62,11 +62,18 @@ function reference({ matrix, attributes, q, k, v, gradContext, offsets, seed }: 
   return [context, logSumExp, gradQ, gradK, gradV];
 }
 
+/** The GPU of the tests as it is, and as if it were none of software's: each has shaders of its own. */
+async function gpusOf(): Promise<readonly (readonly [kind: string, gpu: OpenGpu])[]> {
+  const gpu = await testGpu();
+  if (!gpu) return [];
+  const as = (isSoftware: boolean) => ({ ...gpu, target: { ...gpu.target, isSoftware } });
+  return [["tiles", as(false)], ["direct", as(true)]];
+}
+
 const results = ["context", "logSumExp", "gradQ", "gradK", "gradV"];
 
 Deno.test("attention's shaders follow the reference through several blocks, chunks and sequences", async (t) => {
-  const gpu = await testGpu();
-  if (!gpu) return;
+  const gpus = await gpusOf();
   const batches: Batch[] = [
     { heads: 2, headSize: 64, lengths: [13, 128, 31, 32, 33, 64, 65, 0, 97], columns: 480 },
     { heads: 3, headSize: 32, dropout: 0.1, lengths: [100, 1, 63, 90], spareSequences: 12, columns: 256 },
@@ -75,9 +82,9 @@ Deno.test("attention's shaders follow the reference through several blocks, chun
     { heads: 1, headSize: 8, lengths: Array.from({ length: 150 }, (_, i) => i % 4), columns: 256 },
     { heads: 1, headSize: 12, lengths: [], spareSequences: 70, columns: 32 },
   ];
-  for (const batch of batches) {
+  for (const [[kind, gpu], batch] of gpus.flatMap((one) => batches.map((batch) => [one, batch] as const))) {
     const { heads, headSize, columns } = batch;
-    await t.step(`${heads} heads of ${headSize}, ${columns} columns`, async () => {
+    await t.step(`${kind}: ${heads} heads of ${headSize}, ${columns} columns`, async () => {
       const operands = operandsOf(batch);
       const found = await onGpu(gpu, operands);
       reference(operands).forEach((wanted, result) => {
@@ -94,11 +101,11 @@ Deno.test("attention's shaders follow the reference through several blocks, chun
 Deno.test("attention's shaders are what Dawn wants: barriers are in uniform control flow, 16 KiB are enough", async () => {
   const dawn = await openDawn();
   assert.equal(dawn.target.maxWorkgroupBytes, 16384);
-  for (const [headSize, dropout] of [[64, 0.1], [5, 0]]) {
+  for (const [headSize, dropout, isSoftware] of [[64, 0.1, true], [64, 0.1, false], [5, 0, false]] as const) {
     const { attributes, matrix } = operandsOf({ heads: 2, headSize, dropout, lengths: [], columns: 32 });
     const operand = (type: ValueType) => operandAt("", type, { buffer: 0 }, dawn.target);
     const [matrices, list] = [operand(matrix), operand(indices(2))];
-    const lowered = { attributes, scratch: matrices.parts, target: dawn.target };
+    const lowered = { attributes, scratch: matrices.parts, target: { ...dawn.target, isSoftware } };
     const lists = [list, dropout > 0 ? list : undefined];
     const shaders = [
       ...attentionShaders.lower({
@@ -127,9 +134,11 @@ Deno.test("attention's shaders give the same bits on a grid of several rows", as
   );
 });
 
-Deno.test("attention's shaders keep NaN and ∞ of a sequence or of padding where they are", async () => {
-  const gpu = await testGpu();
-  if (!gpu) return;
+Deno.test("attention's shaders keep NaN and ∞ of a sequence or of padding where they are", async (t) => {
+  for (const [kind, gpu] of await gpusOf()) await t.step(kind, () => keepsSpecials(gpu));
+});
+
+async function keepsSpecials(gpu: OpenGpu): Promise<void> {
   // Sequence 1 is the columns 3 to 42: its own blocks, and a neighbour on either side.
   const [columns, first, last] = [64, 3, 42];
   const batch = { heads: 2, headSize: 8, lengths: [3, 40, 9], columns };
@@ -161,4 +170,4 @@ Deno.test("attention's shaders keep NaN and ∞ of a sequence or of padding wher
       }
     }
   }
-});
+}
