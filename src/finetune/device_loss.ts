@@ -1,14 +1,14 @@
 /**
- * The end of a run whose GPU is gone.
+ * The end of a run whose GPU is gone, or full.
  * @module
  */
-import { Interrupted } from "../core/errors.ts";
+import { Interrupted, UnsupportedError } from "../core/errors.ts";
 import type { TrainingRun } from "./loop.ts";
 
 /** A call may be refused before the reason has come; it comes from another thread. */
 const patienceMs = 200;
 
-/** One line about the lost device, with where to go on; any other error as it is. */
+/** One line about the device that is lost or has no room left, with where to go on; any other error as it is. */
 export async function explainLoss(
   error: unknown,
   { settings, trainer, progress, timeline, savedSteps }: Pick<
@@ -17,10 +17,8 @@ export async function explainLoss(
   >,
 ): Promise<unknown> {
   if (!trainer.gpu || error instanceof Interrupted) return error;
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  const timer = setTimeout(resolve, patienceMs, undefined);
-  const reason = await Promise.race([trainer.gpu.lost, promise]);
-  clearTimeout(timer);
+  // What a GPU cannot do is refused before the run begins, but for memory that others have taken since.
+  const reason = error instanceof UnsupportedError ? error.message : await reasonOf(trainer.gpu.lost);
   if (reason === undefined) return error;
   return new Error(
     `${reason}, at step ${progress.completedSteps} of ${timeline.totalSteps}; saved is step ${savedSteps()}: ` +
@@ -28,4 +26,13 @@ export async function explainLoss(
         settings.precision === "fp16" ? " --precision fp32" : ""
       }`,
   );
+}
+
+/** Why the device is lost; undefined if it is not. */
+async function reasonOf(lost: Promise<string>): Promise<string | undefined> {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(resolve, patienceMs, undefined);
+  const reason = await Promise.race([lost, promise]);
+  clearTimeout(timer);
+  return reason;
 }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { findLearningRate, finetune, type FinetuneResult, Interrupted } from "../../mod.ts";
 import { WorkerDataReader } from "../../workers/data_reader.ts";
 import { poolFactory } from "../../workers/pool.ts";
+import { UnsupportedError } from "../core/errors.ts";
 import { chooseAdapter } from "../webgpu/adapter.ts";
 import { openDeviceExecutor } from "../webgpu/device_executor.ts";
 import type { GpuExecutor } from "../webgpu/executor.ts";
@@ -134,8 +135,8 @@ gpuTest("a run goes from one device to the other, and says so", async () => {
   }
 });
 
-/** A GPU of this thread that is lost when so many programs were submitted. */
-async function gpuLostAt(submits: number): Promise<GpuExecutor> {
+/** A GPU of this thread that is lost, or full, when so many programs were submitted. */
+async function gpuUpTo(submits: number, end: "lost" | "full"): Promise<GpuExecutor> {
   const gpu = await openDeviceExecutor({ allowSoftware: true });
   const { promise: lost, resolve } = Promise.withResolvers<string>();
   let left = submits;
@@ -144,6 +145,7 @@ async function gpuLostAt(submits: number): Promise<GpuExecutor> {
     get(_, name: keyof GpuExecutor) {
       if (name === "lost") return lost;
       if (name === "submit" && left-- <= 0) {
+        if (end === "full") return () => Promise.reject(new UnsupportedError("Cannot make buffers: full"));
         setTimeout(resolve, 5, reason);
         return () => Promise.reject(new Error(`Cannot run train: ${reason}`));
       }
@@ -158,21 +160,30 @@ const factories: FinetuneContext = {
   createReader: () => new WorkerDataReader(),
 };
 
-gpuTest("a run whose GPU is lost says in one line where it goes on, and does", async () => {
-  await using folder = await TinyFolder.create();
-  const settings = folder.settings({ device: "webgpu", saveSteps: 4 });
-  await assert.rejects(
-    finetuneWith(settings, { ...factories, createGpu: () => gpuLostAt(10) }),
-    (error) => {
-      assert.match(
-        (error as Error).message,
-        /^the GPU was lost: pulled out, at step \d+ of 24; saved is step \d: go on with --resume, or with --resume --device cpu$/,
-      );
-      return true;
-    },
-  );
-  assert.equal((await finetune({ ...settings, resume: true, device: "cpu" })).steps, 24);
-});
+for (
+  const [end, reason] of [["lost", "the GPU was lost: pulled out"], [
+    "full",
+    "Cannot make buffers: full",
+  ]] as const
+) {
+  gpuTest(`a run whose GPU is ${end} says in one line where it goes on, and does`, async () => {
+    await using folder = await TinyFolder.create();
+    const settings = folder.settings({ device: "webgpu", saveSteps: 4 });
+    await assert.rejects(
+      finetuneWith(settings, { ...factories, createGpu: () => gpuUpTo(10, end) }),
+      (error) => {
+        const { message } = error as Error;
+        assert.ok(message.startsWith(`${reason}, at step `), message);
+        assert.match(
+          message,
+          /at step \d+ of 24; saved is step \d: go on with --resume, or with --resume --device cpu$/,
+        );
+        return true;
+      },
+    );
+    assert.equal((await finetune({ ...settings, resume: true, device: "cpu" })).steps, 24);
+  });
+}
 
 gpuTest("finetune refuses movement pruning on a GPU before anything is written", async () => {
   await using folder = await TinyFolder.create();
