@@ -79,9 +79,9 @@ const matrixTilings: readonly (readonly [tile: Three, block: Two, efficiency: nu
   [[32, 32, 32], [16, 16], 1],
 ];
 
-// On lavapipe a read costs about as much as eight multiplications, for it takes the lanes one by one: the larger the block, the fewer
-// there are. The first is 2.7 times as fast as the last (9 GFLOP/s on one core; blocks of 16 × 16 are no faster), which compiles in
-// a fifth of its time. Lanes lie below one another, so that in gradients of weights they stay within few lines of the cache.
+// Lavapipe reads memory lane by lane: the larger the block, the fewer reads a multiplication has. The first is at least twice as fast
+// as the last (9 GFLOP/s on one core; blocks of 16 × 16 are no faster), which compiles in a fifth of its time. Lanes lie below one
+// another, so that in gradients of weights they stay within few lines of the cache.
 const directTilings: readonly (readonly [tile: Two, block: Two])[] = [
   [[128, 8], [16, 8]],
   [[32, 32], [4, 4]],
