@@ -140,9 +140,12 @@ export class TimingGpuExecutor implements GpuExecutor {
   }
 
   /** See `GpuExecutor.write`. */
-  write(buffer: number, byteOffset: number, data: ArrayBufferView<ArrayBuffer>): void {
+  write(buffer: number, byteOffset: number, data: ArrayBufferView): void {
     const begin = performance.now();
-    this.#device.queue.writeBuffer(this.#buffers[buffer], byteOffset, data);
+    // A copy, as the message to a thread is one: Dawn ends the process when it is given shared memory.
+    const bytes = new Uint8Array(data.byteLength);
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    this.#device.queue.writeBuffer(this.#buffers[buffer], byteOffset, bytes);
     this.#writeMs += performance.now() - begin;
   }
 
