@@ -4,6 +4,7 @@ import { geluShaders } from "../../src/kernels/gelu/wgsl.ts";
 import type { ShaderOperand } from "../../src/kernels/shader.ts";
 import { testGpu } from "../../src/kernels/shader_conformance.ts";
 import { chooseAdapter, openGpu } from "../../src/webgpu/adapter.ts";
+import { loadDawn } from "../../src/webgpu/dawn_provider.ts";
 import { squareProduct, sweepMatmul } from "./matmul_sweep.ts";
 import { measurePeaks } from "./peaks.ts";
 import { GpuTimer } from "./timer.ts";
@@ -94,4 +95,13 @@ Deno.test({
     assert.deepEqual([executor.runs, executor.times()], [[], []]);
     await executor.dispose();
   },
+});
+
+Deno.test("TimingGpuExecutor takes the shared memory of a trainer on Dawn, which takes none", async () => {
+  const choice = await chooseAdapter({ allowSoftware: true, provider: "dawn" }, await loadDawn("null"));
+  if ("reason" in choice) throw new Error(choice.reason);
+  const executor = new TimingGpuExecutor(await openGpu(choice.adapter));
+  const [buffer] = await executor.createBuffers([16]);
+  executor.write(buffer, 0, new Float32Array(new SharedArrayBuffer(16)));
+  await executor.dispose();
 });
