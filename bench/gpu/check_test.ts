@@ -1,78 +1,12 @@
 import assert from "node:assert/strict";
-import { dirname } from "node:path";
-import process from "node:process";
 import { presetConfig } from "../../models/presets.ts";
-import { InputError } from "../../src/core/errors.ts";
-import { ensureFolder } from "../../src/core/files.ts";
-import { TinyFolder } from "../../src/finetune/tiny_run.ts";
 import type { TrainRow } from "../train.ts";
-import { timedPrecisions } from "./adapter.ts";
-import { carriedConfig, pruneDawn } from "./carry.ts";
 import { parseJunit, runTestFiles, shaderTestFiles } from "./kernel_tests.ts";
 import { bestBesideChosen, squareProduct, type SweepRow, trainingProducts } from "./matmul_sweep.ts";
-import { parseOptions } from "./options.ts";
 import { parityCases, parityFaults, parityLimits, type ParityRow } from "./parity.ts";
 import { overheadTarget, productTarget, shareOutside } from "./targets.ts";
 import { faultsOf, formatCheck, type GpuCheckResult, runPart } from "./summary.ts";
 import { operationOfShader } from "./timing_executor.ts";
-
-Deno.test("parseOptions: defaults, flags, and parts in the order in which they run", () => {
-  assert.deepEqual(parseOptions([]), {
-    quick: false,
-    json: "runs/gpu_check.json",
-    allowSoftware: false,
-    parts: ["kernels", "parity", "peaks", "matmul", "train"],
-    help: false,
-  });
-  const given = parseOptions([
-    "--quick",
-    "--json",
-    "a.json",
-    "--allow-software",
-    "--parts",
-    "train, kernels",
-  ]);
-  assert.deepEqual(given, {
-    quick: true,
-    json: "a.json",
-    allowSoftware: true,
-    parts: ["kernels", "peaks", "train"],
-    help: false,
-  });
-  assert.deepEqual(parseOptions(["--parts", "parity"]).parts, ["parity"]);
-  assert.equal(parseOptions(["--provider", "dawn"]).provider, "dawn");
-  assert.equal(parseOptions(["--precision", "fp16"]).precision, "fp16");
-});
-
-Deno.test("timedPrecisions: all that the GPU has, or what was asked for, or why not", () => {
-  const [whole, half] = [[], ["shader-f16"]].map((features) => ({ name: "A GPU", features }));
-  assert.deepEqual(timedPrecisions(undefined, whole), ["fp32"]);
-  assert.deepEqual(timedPrecisions(undefined, half), ["fp32", "fp16"]);
-  for (const precision of ["fp32", "fp16"]) assert.deepEqual(timedPrecisions(precision, half), [precision]);
-  assert.throws(() => timedPrecisions("fp16", whole), {
-    name: "InputError",
-    message: "--precision is fp16: wanted fp32 on A GPU, which has no shader-f16",
-  });
-  assert.throws(() => timedPrecisions("bf16", half), {
-    name: "InputError",
-    message: "--precision is bf16: wanted fp32 or fp16",
-  });
-});
-
-Deno.test("parseOptions refuses strangers in one line", () => {
-  for (
-    const args of [["--part", "train"], ["--parts", "trains"], ["--json"], ["train"], ["--parts", ""], [
-      "--provider",
-      "wgpu",
-    ]]
-  ) {
-    assert.throws(() => parseOptions(args), (error) => {
-      assert.ok(error instanceof InputError);
-      assert.match(error.message, /^[^\n]+$/);
-      return true;
-    });
-  }
-});
 
 Deno.test("parseJunit counts tests, not steps, and names the steps that failed", () => {
   const xml = `<testsuites>
@@ -116,37 +50,6 @@ Deno.test("runTestFiles: a file that does not load is a failure that says why", 
   const { passed, failed, files: [file] } = await runTestFiles(["bench/gpu/no_such_test.ts"]);
   assert.deepEqual([passed, failed], [0, 1]);
   assert.match(file.failures[0].message, /^exit code 1, /);
-});
-
-Deno.test("carriedConfig has packages of the project's versions, and refuses a project without them", async () => {
-  const { imports } = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
-  const config = carriedConfig(imports);
-  for (const name of ["comlink", "zod", "fast-check", "webgpu"]) {
-    assert.equal(config.imports[name], imports[name]);
-  }
-  assert.throws(() => carriedConfig({}), InputError);
-});
-
-Deno.test("pruneDawn keeps the build for this system alone, and refuses a package without one", async () => {
-  await using folder = await TinyFolder.create();
-  const here = `${process.platform}-${process.arch}`;
-  const build = (system: string) => `npm/registry/webgpu/1.2.3/dist/${system}/dawn.node`;
-  for (const system of ["plan9-x64", here]) {
-    await ensureFolder(dirname(folder.at(build(system))));
-    await folder.write(build(system), system);
-  }
-  await pruneDawn(folder.path);
-  const builds = await Array.fromAsync(Deno.readDir(folder.at("npm/registry/webgpu/1.2.3/dist")));
-  assert.deepEqual(builds.map(({ name }) => name), [here]);
-  assert.equal(await Deno.readTextFile(folder.at(build(here))), here);
-  await Deno.rename(
-    folder.at(`npm/registry/webgpu/1.2.3/dist/${here}`),
-    folder.at("npm/registry/webgpu/1.2.3/dist/vms"),
-  );
-  await assert.rejects(pruneDawn(folder.path), {
-    name: "InputError",
-    message: `the package webgpu has builds for vms: wanted ${here}`,
-  });
 });
 
 Deno.test("trainingProducts: all three products of a layer have as many operations", () => {
