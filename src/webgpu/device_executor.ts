@@ -153,8 +153,9 @@ export class DeviceExecutor implements GpuExecutor {
         `cannot write bytes ${byteOffset} to ${byteOffset + data.byteLength} of buffer ${buffer}: ${found}`,
       );
     }
-    // A view: Deno takes shared memory as one, and refuses it plain.
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength) as Uint8Array<ArrayBuffer>;
+    const view = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    // Dawn ends the process when it is given shared memory.
+    const bytes = data.buffer instanceof SharedArrayBuffer ? view.slice() : view as Uint8Array<ArrayBuffer>;
     this.#device.queue.writeBuffer(this.#buffers.get(buffer)!, byteOffset, bytes);
   }
 
