@@ -5,7 +5,7 @@
 import * as comlink from "comlink";
 import type { DataReader, DataSource, DataSummary, EncodedData, EncodeRequest } from "../src/data/reader.ts";
 import type { DataWorker } from "./data_worker.ts";
-import { ofItsKind } from "./errors.ts";
+import { ThreadCalls } from "./thread_calls.ts";
 
 /** How often progress is told, in ms: often enough for the eye. */
 const progressMs = 100;
@@ -14,9 +14,7 @@ const progressMs = 100;
 export class WorkerDataReader implements DataReader {
   readonly #worker: Worker;
   readonly #remote: comlink.Remote<DataWorker>;
-  /** Rejections of the calls under way. */
-  readonly #pending = new Set<(error: Error) => void>();
-  #failure: Error | undefined;
+  readonly #calls: ThreadCalls<DataWorker>;
   #isDisposed = false;
 
   constructor() {
@@ -26,19 +24,20 @@ export class WorkerDataReader implements DataReader {
     });
     this.#worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.#fail(`the thread died: ${event.message}`);
+      this.#calls.fail(`Cannot read the data: the thread died: ${event.message}`);
     });
     this.#remote = comlink.wrap<DataWorker>(this.#worker);
+    this.#calls = new ThreadCalls(this.#remote);
   }
 
   /** See `DataReader.read`. */
   read(source: DataSource): Promise<DataSummary> {
-    return this.#call((remote) => remote.read(source));
+    return this.#calls.call((remote) => remote.read(source));
   }
 
   /** See `DataReader.vocabulary`. */
   vocabulary(): Promise<string[]> {
-    return this.#call((remote) => remote.vocabulary());
+    return this.#calls.call((remote) => remote.vocabulary());
   }
 
   /** See `DataReader.encode`. */
@@ -46,7 +45,7 @@ export class WorkerDataReader implements DataReader {
     const done = new Int32Array(new SharedArrayBuffer(4));
     const timer = setInterval(() => progress(Atomics.load(done, 0)), progressMs);
     try {
-      return await this.#call((remote) => remote.encode(request, done));
+      return await this.#calls.call((remote) => remote.encode(request, done));
     } finally {
       clearInterval(timer);
     }
@@ -56,24 +55,8 @@ export class WorkerDataReader implements DataReader {
   dispose(): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
-    this.#fail("the reader is disposed");
+    this.#calls.fail("Cannot read the data: the reader is disposed");
     this.#remote[comlink.releaseProxy]();
     this.#worker.terminate();
-  }
-
-  /** Waits for an answer, or for the end of the thread. */
-  #call<T>(ask: (remote: comlink.Remote<DataWorker>) => Promise<T>): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      this.#pending.add(reject);
-      ask(this.#remote)
-        .then(resolve, (error) => reject(ofItsKind(error)))
-        .finally(() => this.#pending.delete(reject));
-    });
-  }
-
-  #fail(reason: string): void {
-    this.#failure ??= new Error(`Cannot read the data: ${reason}`);
-    for (const reject of this.#pending) reject(this.#failure);
   }
 }

@@ -6,8 +6,8 @@ import * as comlink from "comlink";
 import type { BufferRange, ShaderTarget } from "../src/kernels/shader.ts";
 import type { AdapterDescription, GpuOptions } from "../src/webgpu/adapter.ts";
 import type { BufferCopy, GpuExecutor, GpuExecutorFactory, ShaderProgram } from "../src/webgpu/executor.ts";
-import { ofItsKind } from "./errors.ts";
 import type { GpuWorker } from "./gpu_worker.ts";
+import { ThreadCalls } from "./thread_calls.ts";
 
 /** How often progress is told, in ms: often enough for the eye. */
 const progressMs = 100;
@@ -21,10 +21,8 @@ export class WorkerGpuExecutor implements GpuExecutor {
   readonly #worker: Worker;
   readonly #remote: comlink.Remote<GpuWorker>;
   #description!: Pick<GpuExecutor, "adapter" | "target">;
-  /** Rejections of the calls under way. */
-  readonly #pending = new Set<(error: Error) => void>();
+  readonly #calls: ThreadCalls<GpuWorker>;
   readonly #lose: (reason: string) => void;
-  #failure: Error | undefined;
   #disposal: Promise<void> | undefined;
 
   private constructor() {
@@ -40,13 +38,14 @@ export class WorkerGpuExecutor implements GpuExecutor {
       this.#fail(`its thread died: ${event.message}`);
     });
     this.#remote = comlink.wrap<GpuWorker>(this.#worker);
+    this.#calls = new ThreadCalls(this.#remote);
   }
 
   /** Starts the thread and opens a GPU there. @throws UnsupportedError where there is none. */
   static async create(options: GpuOptions): Promise<WorkerGpuExecutor> {
     const executor = new WorkerGpuExecutor();
     try {
-      executor.#description = await executor.#call((remote) => remote.open(options));
+      executor.#description = await executor.#calls.call((remote) => remote.open(options));
     } catch (error) {
       executor.#stop();
       throw error;
@@ -65,7 +64,7 @@ export class WorkerGpuExecutor implements GpuExecutor {
 
   /** See `GpuExecutor.createBuffers`. */
   createBuffers(byteLengths: readonly number[]): Promise<number[]> {
-    return this.#call((remote) => remote.createBuffers(byteLengths));
+    return this.#calls.call((remote) => remote.createBuffers(byteLengths));
   }
 
   /** See `GpuExecutor.destroyBuffers`. */
@@ -82,7 +81,7 @@ export class WorkerGpuExecutor implements GpuExecutor {
     };
     const timer = setInterval(report, progressMs);
     try {
-      const number = await this.#call((remote) => remote.load(program, counts));
+      const number = await this.#calls.call((remote) => remote.load(program, counts));
       report();
       return number;
     } finally {
@@ -104,12 +103,12 @@ export class WorkerGpuExecutor implements GpuExecutor {
 
   /** See `GpuExecutor.submit`. */
   submit(program: number, copies?: readonly BufferCopy[]): Promise<void> {
-    return this.#call((remote) => remote.submit(program, copies));
+    return this.#calls.call((remote) => remote.submit(program, copies));
   }
 
   /** See `GpuExecutor.read`. */
   read(ranges: readonly BufferRange[]): Promise<ArrayBuffer[]> {
-    return this.#call((remote) => remote.read(ranges));
+    return this.#calls.call((remote) => remote.read(ranges));
   }
 
   /** See `GpuExecutor.dispose`. */
@@ -118,8 +117,8 @@ export class WorkerGpuExecutor implements GpuExecutor {
   }
 
   async #end(): Promise<void> {
-    const ended = this.#failure ? undefined : this.#call((remote) => remote.dispose());
-    this.#failure ??= new Error("Cannot use the GPU: its executor is disposed of");
+    const ended = this.#calls.failure ? undefined : this.#calls.call((remote) => remote.dispose());
+    this.#calls.refuse("Cannot use the GPU: its executor is disposed of");
     await ended?.catch(() => {}); // A dead thread has told its callers.
     this.#stop();
   }
@@ -129,26 +128,14 @@ export class WorkerGpuExecutor implements GpuExecutor {
     this.#worker.terminate();
   }
 
-  /** Makes a call, and waits for its answer or for the end of the thread. */
-  #call<T>(ask: (remote: comlink.Remote<GpuWorker>) => Promise<T>): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      this.#pending.add(reject);
-      ask(this.#remote)
-        .then(resolve, (error) => reject(ofItsKind(error)))
-        .finally(() => this.#pending.delete(reject));
-    });
-  }
-
   /** Makes a call without an answer: what it does wrong, later calls reject with. */
   #tell(say: (remote: comlink.Remote<GpuWorker>) => Promise<void>): void {
-    if (!this.#failure) say(this.#remote).catch(() => {});
+    if (!this.#calls.failure) say(this.#remote).catch(() => {});
   }
 
   #fail(reason: string): void {
-    if (this.#failure) return;
-    this.#failure = new Error(`Cannot use the GPU: ${reason}`);
-    for (const reject of this.#pending) reject(this.#failure);
+    if (this.#calls.failure) return;
+    this.#calls.fail(`Cannot use the GPU: ${reason}`);
     this.#lose(reason);
   }
 }
