@@ -5,8 +5,8 @@
  */
 import type { Shader } from "../shader.ts";
 import type { DirectConfiguration } from "./wgsl_configurations.ts";
-import { productBindings, productDeclarations } from "./wgsl_patches.ts";
-import { type ProductTraits, traitsKey } from "./wgsl_product.ts";
+import { productDeclarations, productShader } from "./wgsl_patches.ts";
+import { type ProductTraits } from "./wgsl_product.ts";
 
 /** Steps of depth between two reads. */
 export const directDepthStep = 4;
@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     ).join("\n  ")
   }
 }`;
-  return { key: `matmul_${name}_${traitsKey(traits)}`, code, bindings: productBindings(traits) };
+  return productShader(name, traits, "result", code);
 }
 
 function range(count: number): number[] {

@@ -15,8 +15,8 @@
  */
 import type { Shader } from "../shader.ts";
 import { type MatrixConfiguration, matrixTileStride } from "./wgsl_configurations.ts";
-import { productBindings, productDeclarations, type ProductDestination } from "./wgsl_patches.ts";
-import { type ProductTraits, traitsKey } from "./wgsl_product.ts";
+import { productDeclarations, type ProductDestination, productShader } from "./wgsl_patches.ts";
+import { type ProductTraits } from "./wgsl_product.ts";
 
 /** A subgroup makes `blockRows` × `blockColumns` elements, a workgroup `tileRows` × `tileColumns` of one share of the depth. */
 export function matrixShader(
@@ -97,12 +97,7 @@ ${
     ).join("\n  ")
   }
 }`;
-  const suffix = destination === "partials" ? "_partials" : "";
-  return {
-    key: `matmul_${name}_${traitsKey(traits)}${suffix}`,
-    code,
-    bindings: productBindings(traits),
-  };
+  return productShader(name, traits, destination, code);
 }
 
 /** One operand's tile: `[row or column][depth]` if memory has depth neighbours together, else `[depth][row or column]`. */

@@ -2,9 +2,9 @@
  * Reading the operands of a product, and writing its result, in pieces of four: the parts that all its shaders share, as text.
  * @module
  */
-import type { BindingUse } from "../shader.ts";
+import type { BindingUse, Shader } from "../shader.ts";
 import { erfFunction } from "../wgsl_math.ts";
-import type { ProductPrecision, ProductTraits } from "./wgsl_product.ts";
+import { type ProductPrecision, type ProductTraits, traitsKey } from "./wgsl_product.ts";
 
 /** Where a shader puts its sums: in the result, or, as one of several shares of the depth, beside those of the others. */
 export type ProductDestination = "result" | "partials";
@@ -23,9 +23,20 @@ export function operandMatrix(precision: ProductPrecision): string {
 }
 
 /** The bindings of a product's shader: A, B, bias?, addend?, result, sizes. */
-export function productBindings({ bias, addend }: ProductTraits): BindingUse[] {
+function productBindings({ bias, addend }: ProductTraits): BindingUse[] {
   const operands = 2 + Number(bias) + Number(addend);
   return [...new Array<BindingUse>(operands).fill("read"), "write", "uniform"];
+}
+
+/** A shader of a product: `name` is the configuration's, and the code begins with `productDeclarations`. */
+export function productShader(
+  name: string,
+  traits: ProductTraits,
+  destination: ProductDestination,
+  code: string,
+): Shader {
+  const suffix = destination === "partials" ? "_partials" : "";
+  return { key: `matmul_${name}_${traitsKey(traits)}${suffix}`, code, bindings: productBindings(traits) };
 }
 
 /**

@@ -21,11 +21,11 @@ import type { TiledConfiguration } from "./wgsl_configurations.ts";
 import {
   operandMatrix,
   operandVector,
-  productBindings,
   productDeclarations,
   type ProductDestination,
+  productShader,
 } from "./wgsl_patches.ts";
-import { type ProductPrecision, type ProductTraits, traitsKey } from "./wgsl_product.ts";
+import { type ProductPrecision, type ProductTraits } from "./wgsl_product.ts";
 
 /** An invocation makes `blockRows` × `blockColumns` elements, a workgroup `tileRows` × `tileColumns` of one share of the depth. */
 export function tiledShader(
@@ -77,12 +77,7 @@ ${range(tileDepth).map((step) => multiplyText(step, a, b, down, across)).join("\
     ).join("\n  ")
   }
 }`;
-  const suffix = destination === "partials" ? "_partials" : "";
-  return {
-    key: `matmul_${name}_${traitsKey(traits)}${suffix}`,
-    code,
-    bindings: productBindings(traits),
-  };
+  return productShader(name, traits, destination, code);
 }
 
 /** One operand's tile. */
