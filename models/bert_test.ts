@@ -7,6 +7,7 @@ import { RandomStream } from "../src/core/random.ts";
 import { type EncodedExample, makeBatchViews, packBatch } from "../src/data/batches.ts";
 import { learningRateSchedule } from "../src/finetune/schedules/mod.ts";
 import { classifier } from "../src/finetune/tasks/classification.ts";
+import { checkDifferences } from "../src/finetune/tasks/gradient_check.ts";
 import { Trainer } from "../src/finetune/trainer.ts";
 import {
   bertGolden,
@@ -127,28 +128,7 @@ Deno.test("differentiate agrees with central differences of the whole graph, dro
   const values = interpret(graph, feeds);
   const lossAt = () => interpret(forwardOnly, feeds).get(forward.loss!.id)![0];
 
-  const random = new RandomStream({ low: 7, high: 11 });
-  const step = 1e-5;
-  for (const [name, gradient] of gradients) {
-    const parameter = feeds.get(name)!;
-    const analytic = values.get(gradient.id)!;
-    // Largest entry and a random one: the largest so that an embedding row that is not used cannot stand for all.
-    let largest = 0;
-    analytic.forEach((value, i) => Math.abs(value) > Math.abs(analytic[largest]) && (largest = i));
-    for (const index of [largest, random.below(parameter.length)]) {
-      const kept = parameter[index];
-      parameter[index] = kept + step;
-      const above = lossAt();
-      parameter[index] = kept - step;
-      const below = lossAt();
-      parameter[index] = kept;
-      const numeric = (above - below) / (2 * step);
-      assert.ok(
-        Math.abs(numeric - analytic[index]) <= 1e-8 + 1e-5 * Math.abs(numeric),
-        `${name}[${index}]: autodiff ${analytic[index]}, central difference ${numeric}`,
-      );
-    }
-  }
+  checkDifferences({ gradients, values, feeds, lossAt, stream: new RandomStream({ low: 7, high: 11 }) });
 });
 
 async function makeTrainer(machine: ReturnType<typeof availableMachines>[number], workers: number) {

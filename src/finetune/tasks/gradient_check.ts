@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { randomKey, RandomStream } from "../../core/random.ts";
 import { differentiate } from "../../graph/autodiff.ts";
-import { elementCount, Graph } from "../../graph/graph.ts";
+import { elementCount, Graph, type Value } from "../../graph/graph.ts";
 import { interpret } from "../../graph/interpreter.ts";
 import type { NumberArray } from "../../graph/operation.ts";
 import type { BatchCapacity } from "../memory.ts";
@@ -45,6 +45,29 @@ export function checkModelGradients<Example>(
   const lossAt = () => interpret(forward, feeds).get(loss.id)![0];
 
   assert.deepEqual([...gradients.keys()].sort(), [...graph.parameters.keys()].sort(), "all have a gradient");
+  checkDifferences({ gradients, values, feeds, lossAt, stream });
+  return lossAt();
+}
+
+/** The gradients of a graph as they were computed, and how to compute its loss anew. */
+export interface DifferenceRequest {
+  /** By name of the parameter. */
+  readonly gradients: ReadonlyMap<string, Value>;
+  /** What the graph came to, by the ids of its values. */
+  readonly values: ReadonlyMap<number, NumberArray>;
+  /** Parameters by name among what the graph is fed; changed and put back. */
+  readonly feeds: ReadonlyMap<string, NumberArray>;
+  /** The loss of what the feeds hold now. */
+  readonly lossAt: () => number;
+  /** Draws the second entry. */
+  readonly stream: RandomStream;
+}
+
+/**
+ * Holds the gradient of every parameter against central differences, at two entries: the largest, so that an embedding row that is
+ * not used cannot stand for all, and one that is drawn.
+ */
+export function checkDifferences({ gradients, values, feeds, lossAt, stream }: DifferenceRequest): void {
   const step = 1e-5;
   for (const [name, gradient] of gradients) {
     const parameter = feeds.get(name)!;
@@ -65,5 +88,4 @@ export function checkModelGradients<Example>(
       );
     }
   }
-  return lossAt();
 }
