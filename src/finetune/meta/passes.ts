@@ -6,6 +6,7 @@
  * @module
  */
 import type { FloatArray } from "../../kernels/optimizer/rule.ts";
+import { forEachRun } from "../../pruning/bitset.ts";
 import type { GradientPair } from "./objective.ts";
 import { measure, type MeasuredStretch, type TensorStatistics } from "./statistics.ts";
 
@@ -96,26 +97,21 @@ export const passes: { readonly [P in keyof PassArguments]: (stretch: PassArgume
   blend,
 };
 
-function isKept(mask: Uint32Array | undefined, i: number): boolean {
-  return mask === undefined || ((mask[i >> 5] >>> (i & 31)) & 1) === 1;
-}
-
 function writeDirection(
   { gradients, firstMoment, secondMoment, weights, mask, direction, scalars }: DirectionPass,
 ): PassSums["direction"] {
   const { clip, beta1, beta2, epsilon, step, weightDecay } = scalars;
   const correction1 = 1 - beta1 ** step;
   const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
-  for (let i = 0; i < direction.length; i++) {
-    if (!isKept(mask, i)) {
-      direction[i] = 0;
-      continue;
+  const kept = (begin: number, end: number) => {
+    for (let i = begin; i < end; i++) {
+      const g = clip * gradients[i];
+      const m = firstMoment[i] + (1 - beta1) * (g - firstMoment[i]);
+      const v = beta2 * secondMoment[i] + (1 - beta2) * g * g;
+      direction[i] = m / correction1 / (Math.sqrt(v) / rootCorrection2 + epsilon) + weightDecay * weights[i];
     }
-    const g = clip * gradients[i];
-    const m = firstMoment[i] + (1 - beta1) * (g - firstMoment[i]);
-    const v = beta2 * secondMoment[i] + (1 - beta2) * g * g;
-    direction[i] = m / correction1 / (Math.sqrt(v) / rootCorrection2 + epsilon) + weightDecay * weights[i];
-  }
+  };
+  forEachRun(mask, direction.length, kept, (begin, end) => direction.fill(0, begin, end));
   return {};
 }
 
@@ -127,31 +123,45 @@ function place({ weights, origin, direction, rate, offset, amount = 0 }: PlacePa
 }
 
 function project({ gradients, direction, weights, mask }: ProjectPass): Projection {
-  let [alongDirection, alongWeights] = [0, 0];
-  for (let i = 0; i < weights.length; i++) {
-    if (!isKept(mask, i)) continue;
-    alongDirection += gradients[i] * direction[i];
-    alongWeights += gradients[i] * weights[i];
-  }
-  return { alongDirection, alongWeights };
+  const sums = { alongDirection: 0, alongWeights: 0 };
+  forEachRun(mask, weights.length, (begin, end) => {
+    let { alongDirection, alongWeights } = sums;
+    for (let i = begin; i < end; i++) {
+      alongDirection += gradients[i] * direction[i];
+      alongWeights += gradients[i] * weights[i];
+    }
+    sums.alongDirection = alongDirection;
+    sums.alongWeights = alongWeights;
+  });
+  return sums;
 }
 
 function compare({ before, after, mask }: ComparePass): GradientPair {
-  let [beforeSquares, afterSquares, dot] = [0, 0, 0];
-  for (let i = 0; i < before.length; i++) {
-    if (!isKept(mask, i)) continue;
-    beforeSquares += before[i] * before[i];
-    afterSquares += after[i] * after[i];
-    dot += before[i] * after[i];
-  }
-  return { beforeSquares, afterSquares, dot };
+  const sums = { beforeSquares: 0, afterSquares: 0, dot: 0 };
+  forEachRun(mask, before.length, (begin, end) => {
+    let { beforeSquares, afterSquares, dot } = sums;
+    for (let i = begin; i < end; i++) {
+      beforeSquares += before[i] * before[i];
+      afterSquares += after[i] * after[i];
+      dot += before[i] * after[i];
+    }
+    sums.beforeSquares = beforeSquares;
+    sums.afterSquares = afterSquares;
+    sums.dot = dot;
+  });
+  return sums;
 }
 
 function blend({ before, after, mask, ofBefore, ofAfter }: BlendPass): PassSums["blend"] {
-  let squares = 0;
-  for (let i = 0; i < before.length; i++) {
-    before[i] = isKept(mask, i) ? ofAfter * after[i] + ofBefore * before[i] : 0;
-    squares += before[i] * before[i];
-  }
-  return { squares };
+  const sums = { squares: 0 };
+  const kept = (begin: number, end: number) => {
+    let { squares } = sums;
+    for (let i = begin; i < end; i++) {
+      before[i] = ofAfter * after[i] + ofBefore * before[i];
+      squares += before[i] * before[i];
+    }
+    sums.squares = squares;
+  };
+  forEachRun(mask, before.length, kept, (begin, end) => before.fill(0, begin, end));
+  return sums;
 }

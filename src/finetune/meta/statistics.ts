@@ -5,6 +5,7 @@
  * @module
  */
 import type { FloatArray } from "../../kernels/optimizer/rule.ts";
+import { forEachRun } from "../../pruning/bitset.ts";
 
 /** Sums over a tensor. */
 export interface TensorStatistics {
@@ -40,30 +41,42 @@ export interface MeasuredStretch {
 export function measure(
   { gradients, firstMoment, secondMoment, weights, mask }: MeasuredStretch,
 ): TensorStatistics {
-  let [count, gg, mm, vv, ww, gm, zeroGradients, zeroMoments] = [0, 0, 0, 0, 0, 0, 0, 0];
-  for (let i = 0; i < weights.length; i++) {
-    if (mask && ((mask[i >> 5] >>> (i & 31)) & 1) === 0) continue;
-    const g = gradients[i];
-    const m = firstMoment[i];
-    const v = secondMoment[i];
-    const w = weights[i];
-    count++;
-    gg += g * g;
-    mm += m * m;
-    vv += v * v;
-    ww += w * w;
-    gm += g * m;
-    if (g === 0) zeroGradients++;
-    if (m === 0) zeroMoments++;
-  }
-  return {
-    count,
-    gradientSquares: gg,
-    firstMomentSquares: mm,
-    secondMomentSquares: vv,
-    weightSquares: ww,
-    dot: gm,
-    zeroGradients,
-    zeroMoments,
+  const sums = {
+    count: 0,
+    gradientSquares: 0,
+    firstMomentSquares: 0,
+    secondMomentSquares: 0,
+    weightSquares: 0,
+    dot: 0,
+    zeroGradients: 0,
+    zeroMoments: 0,
   };
+  forEachRun(mask, weights.length, (begin, end) => {
+    // Sums in variables of the loop's own function stay in registers.
+    let { gradientSquares: gg, firstMomentSquares: mm, secondMomentSquares: vv, weightSquares: ww, dot } =
+      sums;
+    let [zeroGradients, zeroMoments] = [0, 0];
+    for (let i = begin; i < end; i++) {
+      const g = gradients[i];
+      const m = firstMoment[i];
+      const v = secondMoment[i];
+      const w = weights[i];
+      gg += g * g;
+      mm += m * m;
+      vv += v * v;
+      ww += w * w;
+      dot += g * m;
+      if (g === 0) zeroGradients++;
+      if (m === 0) zeroMoments++;
+    }
+    sums.count += end - begin;
+    sums.gradientSquares = gg;
+    sums.firstMomentSquares = mm;
+    sums.secondMomentSquares = vv;
+    sums.weightSquares = ww;
+    sums.dot = dot;
+    sums.zeroGradients += zeroGradients;
+    sums.zeroMoments += zeroMoments;
+  });
+  return sums;
 }
