@@ -18,7 +18,7 @@ import { openModel } from "../checkpoint/model_folder.ts";
 import { chooseThreads } from "../core/cores.ts";
 import { InputError } from "../core/errors.ts";
 import { gpuOptions } from "../finetune/device.ts";
-import { finetuneDefaults } from "../finetune/options.ts";
+import { defaultMaximumLength } from "../finetune/options.ts";
 import { parsePattern } from "../pruning/pattern.ts";
 import { jsonOnStandardOutput, writeJson } from "./command.ts";
 
@@ -108,7 +108,7 @@ export async function runBenchTrain(flags: BenchTrainFlags): Promise<void> {
           batch: flags.batch ?? 32,
           threads: threads.count,
           isa,
-          maximumLength: Math.min(finetuneDefaults.maximumLength, config.maximumPositions),
+          maximumLength: Math.min(defaultMaximumLength, config.maximumPositions),
           maximumSamples: flags.maxTrainSamples,
           onProgress,
         }),

@@ -6,7 +6,13 @@ import { InputError } from "../core/errors.ts";
 import { reviewSettings } from "../finetune/default_run.ts";
 import { metaModes } from "../finetune/meta/options.ts";
 import { trainableWith } from "../finetune/optimizer_options.ts";
-import { defaultBatchSize, finetuneDefaults, forecastingDefaults, taskNames } from "../finetune/options.ts";
+import {
+  defaultBatchSize,
+  defaultMaximumLength,
+  finetuneDefaults,
+  forecastingDefaults,
+  taskNames,
+} from "../finetune/options.ts";
 import { learningRateScheduleNames } from "../finetune/schedules/mod.ts";
 import { patternForms } from "../pruning/pattern.ts";
 import { type Command, makeCommand, parseList, parseNumber as number } from "./command.ts";
@@ -50,7 +56,7 @@ function addData(command: Command): void {
       number,
     )
     .option("--target-column <name>", "forecasting: column that is forecast, or all (default: the last)")
-    .option("--max-length <tokens>", `longest sequence (default ${d.maximumLength})`, number)
+    .option("--max-length <tokens>", `longest sequence (default ${defaultMaximumLength})`, number)
     .option("--max-train-samples <n>", "use the first n training rows", number)
     .option("--max-eval-samples <n>", "use the first n evaluation rows", number);
 }

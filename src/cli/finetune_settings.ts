@@ -28,7 +28,7 @@ export function settingsOf(flags: Record<string, unknown>): FinetuneSettings {
     inputLength: f.inputLength,
     horizon: f.horizon,
     targetColumn: f.targetColumn,
-    maximumLength: f.maxLength ?? defaults.maximumLength,
+    maximumLength: f.maxLength ?? (embedded ? reviewSettings.maximumLength : undefined),
     maximumTrainSamples: f.maxTrainSamples,
     maximumEvalSamples: f.maxEvalSamples,
     epochs: f.epochs ?? defaults.epochs,

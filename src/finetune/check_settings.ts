@@ -38,7 +38,7 @@ export function checkSettings(settings: FinetuneSettings): void {
   count("--epochs", s.epochs);
   if (s.batchSize !== undefined) count("--batch-size", s.batchSize);
   if (s.tokensPerBatch !== undefined) count("--tokens-per-batch", s.tokensPerBatch);
-  count("--max-length", s.maximumLength, 3);
+  if (s.maximumLength !== undefined) count("--max-length", s.maximumLength, 3);
   if (s.inputLength !== undefined) count("--input-length", s.inputLength);
   if (s.horizon !== undefined) count("--horizon", s.horizon);
   count("--prune-refreshes", s.pruneRefreshes);

@@ -81,7 +81,13 @@ gpuTest("a GPU learns to forecast a series", async () => {
     return `${date},${Math.sin(hour / 2).toFixed(4)},${Math.cos(hour / 3).toFixed(4)}`;
   });
   const train = await folder.write("tides.csv", ["date,tide,load", ...rows].join("\n") + "\n");
-  const series = { task: "forecasting", init: undefined, evaluation: undefined, train } as const;
+  const series = {
+    task: "forecasting",
+    init: undefined,
+    evaluation: undefined,
+    maximumLength: undefined,
+    train,
+  } as const;
   const windows = { inputLength: 8, horizon: 2, targetColumn: "all", epochs: 1, sparsity: 0.5 };
   await runsAlike(folder, { ...series, ...windows }, 0.02);
 });

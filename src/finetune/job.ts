@@ -19,7 +19,7 @@ import { checkTokenizer, loadTokenizer, type Tokenizer } from "../data/tokenizer
 import { wordPieceFiles } from "../data/wordpiece.ts";
 import { makeReviews, reviewTokenizerFiles } from "../reviews/reviews.ts";
 import { reviewModel } from "./default_run.ts";
-import type { FinetuneSettings } from "./options.ts";
+import { defaultMaximumLength, type FinetuneSettings } from "./options.ts";
 import { forecastingTask } from "./tasks/forecasting_task.ts";
 import { type TextTask, type TextTaskName, textTasks } from "./tasks/mod.ts";
 import type { FinetuneTask } from "./tasks/task.ts";
@@ -81,7 +81,7 @@ async function textJob(
   const tokenizer = loadTokenizer(model?.tokenizerFiles ?? await startingTokenizer(settings, reader));
   const config = model?.config ?? await startingConfig(settings, tokenizer, labels);
   checkTokenizer(tokenizer, config);
-  const { maximumLength } = settings;
+  const { maximumLength = defaultMaximumLength } = settings;
   if (maximumLength > config.maximumPositions) {
     throw new InputError(
       `--max-length is ${maximumLength}: wanted at most ${config.maximumPositions}, the positions the model has`,
@@ -128,6 +128,7 @@ async function forecastingJob(
     ["--init", settings.init],
     ["--eval", settings.evaluation],
     ["--tokenizer", settings.tokenizer],
+    ["--max-length", settings.maximumLength],
     ["--text-column", settings.textColumn],
     ["--pair-column", settings.pairColumn],
     ["--label-column", settings.labelColumn],

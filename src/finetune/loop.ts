@@ -76,7 +76,7 @@ export async function train<Example>(run: TrainingRun<Example>): Promise<void> {
     const saves = epochEnds || isEvery(settings.saveSteps, step + 1);
     if (evaluates || saves) await meter.catchUp();
     if (evaluates) await keepBetter(run);
-    if (saves) await run.save();
+    if (saves || hasStopped(run)) await run.save();
   }
   await meter.catchUp();
   const { completedSteps } = progress;

@@ -53,8 +53,8 @@ export interface FinetuneSettings {
   readonly targetColumn?: string;
   /** Tokenizer folder for `init`; a model brings its own. */
   readonly tokenizer?: string;
-  /** Longest sequence in tokens; longer texts are truncated. */
-  readonly maximumLength: number;
+  /** Longest sequence in tokens; longer texts are truncated. Absent: `defaultMaximumLength`. */
+  readonly maximumLength?: number;
   /** Use the first rows only. */
   readonly maximumTrainSamples?: number;
   /** Use the first evaluation rows only. */
@@ -165,7 +165,6 @@ export interface FinetuneSettings {
 /** Defaults of a run on files, in the words and values of the Hugging Face trainer where it has them. */
 export const finetuneDefaults = {
   task: "text-classification",
-  maximumLength: 128,
   epochs: 3,
   groupByLength: false,
   accumulation: 1,
@@ -202,6 +201,9 @@ export const forecastingDefaults = { inputLength: 96, horizon: 24 } as const;
 
 /** Share of the steps in which the rate rises, where the schedule takes a warm-up and nothing is told of it. */
 export const defaultWarmupRatio = 0.06;
+
+/** Tokens of the longest sequence, where nothing is told of it. */
+export const defaultMaximumLength = 128;
 
 /** Sequences in a step of a run that is told nothing about its batches. */
 export const defaultBatchSize = 32;

@@ -38,7 +38,9 @@ export interface TeacherModel {
 
 /** Opens a model folder, or a model of the hub. Throws `InputError` when it cannot teach the student. */
 export async function openTeacher(folder: string, student: Student): Promise<TeacherModel> {
-  const model = await openModel(folder);
+  const model = await openModel(folder).catch((error) => {
+    throw error instanceof InputError ? new InputError(`the teacher: ${error.message}`) : error;
+  });
   const { config } = model;
   if (model.missing.length > 0) {
     throw new InputError(`teacher ${folder} lacks ${model.missing.join(", ")}: wanted a fine-tuned model`);

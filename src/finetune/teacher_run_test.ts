@@ -139,9 +139,12 @@ Deno.test("finetune refuses teachers that cannot teach, with one line", async ()
       { teacher: masked },
       /^teacher \/masked lacks bert.pooler.dense.weight, .*, classifier.bias: wanted a fine-tuned model$/,
     ],
-    [{ teacher: folder.at("none") }, /^There is no folder \/none, and it is no hub id such as /],
-    [{ teacher: folder.at("train.tsv") }, "/train.tsv is a file, wanted a model folder or a hub id"],
-    [{ teacher: broken }, /^\/broken holds no weights, wanted model.safetensors/],
+    [{ teacher: folder.at("none") }, /^the teacher: There is no folder \/none, and it is no hub id such as /],
+    [
+      { teacher: folder.at("train.tsv") },
+      "the teacher: /train.tsv is a file, wanted a model folder or a hub id",
+    ],
+    [{ teacher: broken }, /^the teacher: \/broken holds no weights, wanted model.safetensors/],
     [{ teacher: "" }, 'the flags: DistillationModifier: teacher is "": wanted a text'],
     [
       { teacher: "dense", sparsity: 0 },

@@ -142,7 +142,7 @@ function gradualPhases(
   };
   const first = init_sparsity === fromParam || inter_func === "one-shot" ? finalSparsity : init_sparsity;
   for (const { name, sparsity, by } of layers) {
-    // What the model brings is kept where it exceeds the schedule; a recipe that contradicts itself is a mistake.
+    // A model may bring more zeros than a schedule begins with; a recipe that contradicts itself is a mistake.
     if (by === "the model" && init_sparsity !== fromParam) continue;
     if (sparsity <= first) continue;
     refuse(
