@@ -1,5 +1,7 @@
-"""What the comparison scripts share: the shapes of the models, statistics, memory, versions, JSON."""
+"""What the comparison scripts share: the shapes of the models, GLUE files, statistics, memory, versions, JSON."""
 
+import csv
+import gzip
 import json
 import os
 import platform
@@ -43,6 +45,24 @@ def parameter_groups(model, weight_decay):
     exempt = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+
+
+def read_examples(path, tokenizer, max_length, limit=None):
+    """Token ids and labels, unpadded."""
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8", newline="") as file:
+        rows = [row for _, row in zip(range(limit), reader(file))] if limit else list(reader(file))
+    encoded = tokenizer([row["sentence"] for row in rows], truncation=True, max_length=max_length)
+    return [
+        {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": int(row["label"])}
+        for row, ids, mask, types in zip(
+            rows, encoded["input_ids"], encoded["attention_mask"], encoded["token_type_ids"], strict=True
+        )
+    ]
+
+
+def reader(file):
+    return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def summarize(samples):

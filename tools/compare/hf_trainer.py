@@ -13,8 +13,6 @@ of step `--untimed-steps` to the end of the last, evaluations left out.
 """
 
 import argparse
-import csv
-import gzip
 import tempfile
 import time
 
@@ -22,7 +20,16 @@ import accelerate
 import numpy
 import torch
 import transformers
-from common import SHAPES, config_of, machine_of, peak_rss_mb, shape_name, versions_of, write_json
+from common import (
+    SHAPES,
+    config_of,
+    machine_of,
+    peak_rss_mb,
+    read_examples,
+    shape_name,
+    versions_of,
+    write_json,
+)
 
 
 def parse_arguments():
@@ -57,24 +64,6 @@ def parse_arguments():
     if options.device == "cpu" and options.dtype == "tf32":
         parser.error("--dtype is tf32: wanted fp32 or bf16 on the CPU")
     return options
-
-
-def read_examples(path, tokenizer, max_length, limit=None):
-    """Token ids and labels, unpadded."""
-    opener = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8", newline="") as file:
-        rows = [row for _, row in zip(range(limit), reader(file))] if limit else list(reader(file))
-    encoded = tokenizer([row["sentence"] for row in rows], truncation=True, max_length=max_length)
-    return [
-        {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": int(row["label"])}
-        for row, ids, mask, types in zip(
-            rows, encoded["input_ids"], encoded["attention_mask"], encoded["token_type_ids"], strict=True
-        )
-    ]
-
-
-def reader(file):
-    return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 class Clock(transformers.TrainerCallback):
