@@ -3,14 +3,15 @@ import assert from "node:assert/strict";
 import { geluShaders } from "../../src/kernels/gelu/wgsl.ts";
 import type { ShaderOperand } from "../../src/kernels/shader.ts";
 import { testGpu } from "../../src/kernels/shader_conformance.ts";
-import { chooseAdapter, openGpu } from "../../src/webgpu/adapter.ts";
+import { chooseAdapter, findAdapter, openGpu } from "../../src/webgpu/adapter.ts";
 import { loadDawn } from "../../src/webgpu/dawn_provider.ts";
 import { squareProduct, sweepMatmul } from "./matmul_sweep.ts";
 import { measurePeaks } from "./peaks.ts";
 import { GpuTimer } from "./timer.ts";
 import { TimingGpuExecutor } from "./timing_executor.ts";
 
-const gpu = await testGpu();
+const adapter = await testGpu() && await findAdapter();
+const gpu = adapter ? await openGpu(adapter) : undefined;
 const ignore = gpu === undefined;
 
 Deno.test({

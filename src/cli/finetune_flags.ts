@@ -9,6 +9,7 @@ import { trainableWith } from "../finetune/optimizer_options.ts";
 import {
   defaultBatchSize,
   defaultMaximumLength,
+  defaultPruneRefreshes,
   finetuneDefaults,
   forecastingDefaults,
   taskNames,
@@ -172,7 +173,11 @@ function addPruning(command: Command): void {
       byDefault("fraction at which the final sparsity is reached", d.pruneEnd, reviewSettings.pruneEnd),
       number,
     )
-    .option("--prune-refreshes <n>", "mask refreshes between the two", number, d.pruneRefreshes)
+    .option(
+      "--prune-refreshes <n>",
+      `mask refreshes between the two (default ${defaultPruneRefreshes}; movement: at every step)`,
+      number,
+    )
     .option(
       "--teacher <dense|dir>",
       "learn the answers of a model too; dense: of this one before it is pruned",

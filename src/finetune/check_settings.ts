@@ -41,7 +41,7 @@ export function checkSettings(settings: FinetuneSettings): void {
   if (s.maximumLength !== undefined) count("--max-length", s.maximumLength, 3);
   if (s.inputLength !== undefined) count("--input-length", s.inputLength);
   if (s.horizon !== undefined) count("--horizon", s.horizon);
-  count("--prune-refreshes", s.pruneRefreshes);
+  if (s.pruneRefreshes !== undefined) count("--prune-refreshes", s.pruneRefreshes);
   count("--save-steps", s.saveSteps, 0);
   count("--seed", s.seed, 0);
   if (s.threads !== undefined) checkThreads(s.threads);

@@ -123,8 +123,8 @@ export interface FinetuneSettings {
   readonly pruneBegin: number;
   /** Fraction of the run at which the final sparsity is reached: from here on the mask is constant. */
   readonly pruneEnd: number;
-  /** Mask refreshes between the two. */
-  readonly pruneRefreshes: number;
+  /** Mask refreshes between the two. Absent: `defaultPruneRefreshes`, and at every step for movement pruning. */
+  readonly pruneRefreshes?: number;
   /** Whose answers are learned too: a model folder, or `dense`: this model just before it is pruned. */
   readonly teacher?: string;
   /** Share of the loss that is about the teacher's answers. */
@@ -185,7 +185,6 @@ export const finetuneDefaults = {
   pruningSchedule: "cubic",
   pruneBegin: 0.3,
   pruneEnd: 0.7,
-  pruneRefreshes: 40,
   hardness: 0.5,
   temperature: 2,
   seed: 42,
@@ -204,6 +203,12 @@ export const defaultWarmupRatio = 0.06;
 
 /** Tokens of the longest sequence, where nothing is told of it. */
 export const defaultMaximumLength = 128;
+
+/**
+ * Mask refreshes of methods that look at weights. Movement's masks follow its scores at every step, as its paper has it: on
+ * SST-2 (5,000 phrases, four passes, two layers of MiniLM, 90 %) eight refreshes end at 50.9 %, every step at 80.5 %.
+ */
+export const defaultPruneRefreshes = 40;
 
 /** Sequences in a step of a run that is told nothing about its batches. */
 export const defaultBatchSize = 32;

@@ -9,7 +9,7 @@ import { type FlagOptions, modifiersOfFlags, overlay, type PruningFlags } from "
 import type { Modifier } from "../recipes/modifiers.ts";
 import { parseRecipe } from "../recipes/parse.ts";
 import { checkBesideRecipe } from "./beside_recipe.ts";
-import { defaultWarmupRatio, type FinetuneSettings } from "./options.ts";
+import { defaultPruneRefreshes, defaultWarmupRatio, type FinetuneSettings } from "./options.ts";
 import { takesWarmup } from "./schedules/mod.ts";
 
 /**
@@ -87,6 +87,7 @@ function pruningOf(settings: FinetuneSettings): PruningFlags {
       `--pruning-method is ${method}: wanted one of ${Object.keys(constantsOf).join(", ")}`,
     );
   }
+  const movesScores = method === "movement" || method === "soft-movement";
   const taken: readonly string[] = constantsOf[method];
   for (const [name, value] of Object.entries(pruningOptions)) {
     if (taken.includes(name)) continue;
@@ -103,7 +104,7 @@ function pruningOf(settings: FinetuneSettings): PruningFlags {
     targets: settings.pruningTargets,
     begin: settings.pruneBegin,
     end: settings.pruneEnd,
-    refreshes: settings.pruneRefreshes,
+    refreshes: settings.pruneRefreshes ?? (movesScores ? undefined : defaultPruneRefreshes),
     ...pruningOptions,
   };
 }

@@ -81,6 +81,11 @@ export async function startRun(
     answers: teacher ?? (settings.resume ? await loadTeacher(out, known) : undefined),
     async askDense() {
       await save();
+      const { dense, completedSteps } = progress;
+      const quality = dense ? `: ${dense.primary.name} ${dense.primary.value.toFixed(4)}` : "";
+      listener?.message?.(
+        `the dense model of step ${completedSteps} is asked, and teaches from here${quality}`,
+      );
       const answers = await askTrainer(trainer, train, batchLimitOf(settings), { signal });
       await saveTeacher(out, answers);
       return answers;

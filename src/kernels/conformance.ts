@@ -23,12 +23,11 @@ import { randomKey, RandomStream } from "../core/random.ts";
 import { sameType, type ValueType } from "../graph/graph.ts";
 import type { NumberArray, Operation } from "../graph/operation.ts";
 import { availableMachines, type Machine } from "../machines/mod.ts";
-import type { OpenGpu } from "../webgpu/adapter.ts";
 import { elementOf } from "../webgpu/operands.ts";
 import { elementName, type OperationInputs } from "./operands.ts";
 import { firstBitDifference, poison, runOperation } from "./run_operation.ts";
 import type { ShaderLowering, ShaderTarget } from "./shader.ts";
-import { loweringOf, runLowering, testGpu } from "./shader_conformance.ts";
+import { loweringOf, runLowering, type TestGpu, testGpu } from "./shader_conformance.ts";
 
 export { centralDifferences, type DifferenceCheck } from "./central_differences.ts";
 export { normals, type OperationInputs, padColumns, paddedIndices } from "./operands.ts";
@@ -93,7 +92,7 @@ async function conformOnGpu<A>(
   if (!gpu) return;
   const halves: ShaderTarget = { ...gpu.target, activations: "f16" };
   for (const target of gpu.target.f16 ? [gpu.target, halves] : [gpu.target]) {
-    const place = `${gpu.adapter.name}${target.activations ? ` in ${target.activations}` : ""}`;
+    const place = `${gpu.executor.adapter.name}${target.activations ? ` in ${target.activations}` : ""}`;
     await t.step(`${operation.name} on ${place}`, async () => {
       for (const oneCase of cases) {
         await checkShaders(operation, oneCase, { ...gpu, target }, lowering, place);
@@ -105,7 +104,7 @@ async function conformOnGpu<A>(
 async function checkShaders<A>(
   operation: Operation<A>,
   { name, seed, tolerance, build }: ConformanceCase<A>,
-  gpu: OpenGpu,
+  gpu: TestGpu,
   lowering: ShaderLowering<A>,
   place: string,
 ): Promise<void> {

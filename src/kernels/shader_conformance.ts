@@ -6,26 +6,37 @@
  */
 import { elementCount, type ValueType } from "../graph/graph.ts";
 import type { NumberArray, Operation } from "../graph/operation.ts";
-import { findAdapter, type OpenGpu, openGpu } from "../webgpu/adapter.ts";
+import { findAdapter, openGpu } from "../webgpu/adapter.ts";
+import { DeviceExecutor } from "../webgpu/device_executor.ts";
+import type { GpuExecutor } from "../webgpu/executor.ts";
 import { lowerings } from "../webgpu/lowerings.ts";
 import { elementOf, storedBytes } from "../webgpu/operands.ts";
 import { firstBitDifference, poison } from "./run_operation.ts";
-import type { BufferRange, Shader, ShaderCall, ShaderLowering, ShaderOperand } from "./shader.ts";
+import type { BufferRange, ShaderCall, ShaderLowering, ShaderOperand, ShaderTarget } from "./shader.ts";
 import { callInHalves } from "./wgsl_halves.ts";
 
 /** Ranges begin here in their buffers, and are followed by as much: canaries. */
 const margin = 256;
 
-let opened: Promise<OpenGpu | undefined> | undefined;
+/** A GPU to test shaders on, and what they are made for: what it says of itself, unless a test says otherwise. */
+export interface TestGpu {
+  readonly executor: GpuExecutor;
+  readonly target: ShaderTarget;
+}
+
+let opened: Promise<TestGpu | undefined> | undefined;
 
 /** The GPU that tests use, opened once; undefined, with the reason printed once, where there is none. */
-export function testGpu(): Promise<OpenGpu | undefined> {
+export function testGpu(): Promise<TestGpu | undefined> {
   return opened ??= openTestGpu();
 }
 
-async function openTestGpu(): Promise<OpenGpu | undefined> {
+async function openTestGpu(): Promise<TestGpu | undefined> {
   const adapter = await findAdapter();
-  if (adapter) return await openGpu(adapter);
+  if (adapter) {
+    const executor = new DeviceExecutor(await openGpu(adapter));
+    return { executor, target: executor.target };
+  }
   const reason =
     "WebGPU finds no adapter (on Debian, mesa-vulkan-drivers and libvulkan1 give a software one)";
   if (Deno.env.get("LACUNA_REQUIRE_WEBGPU") === "1") throw new Error(reason);
@@ -44,7 +55,7 @@ export function loweringOf<A>(operation: Operation<A>): ShaderLowering<A> | unde
  * rows, as large tables are: by the number of the operand, inputs first.
  */
 export async function runLowering<A>(
-  gpu: OpenGpu,
+  gpu: TestGpu,
   lowering: ShaderLowering<A>,
   attributes: A,
   inputs: readonly (NumberArray | undefined)[],
@@ -119,104 +130,38 @@ export async function runLowering<A>(
  * words of `results`. Throws what WebGPU finds wrong.
  */
 export async function runCalls(
-  { device }: OpenGpu,
+  { executor }: TestGpu,
   calls: readonly ShaderCall[],
   sizes: readonly number[],
   contents: ReadonlyMap<number, Uint32Array>,
   results: readonly BufferRange[],
   fill: number,
 ): Promise<Uint32Array[]> {
-  device.pushErrorScope("validation");
-  device.pushErrorScope("out-of-memory");
-  const buffers = sizes.map((bytes, index) => {
-    const buffer = device.createBuffer({
-      size: 2 * margin + Math.ceil(bytes / margin) * margin,
-      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC,
-    });
-    const words = new Uint32Array(buffer.size / 4).fill(fill);
+  const byteLengths = sizes.map((bytes) => 2 * margin + Math.ceil(bytes / margin) * margin);
+  const numbers = await executor.createBuffers(byteLengths);
+  const placed = (range: BufferRange): BufferRange => ({ ...range, buffer: numbers[range.buffer] });
+  for (const [index, byteLength] of byteLengths.entries()) {
+    const words = new Uint32Array(byteLength / 4).fill(fill);
     words.set(contents.get(index) ?? [], margin / 4);
-    device.queue.writeBuffer(buffer, 0, words);
-    return buffer;
+    executor.write(numbers[index], 0, words);
+  }
+  const program = await executor.load({
+    name: "the shaders tested",
+    calls: calls.map((call) => ({ ...call, ranges: call.ranges.map(placed) })),
   });
-  const encoder = device.createCommandEncoder();
-  for (const call of calls) encodeCall(device, encoder, call, buffers);
-  const readbacks = results.map(({ buffer }) => {
-    const { size } = buffers[buffer];
-    const readback = device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-    encoder.copyBufferToBuffer(buffers[buffer], 0, readback, 0, size);
-    return readback;
-  });
-  device.queue.submit([encoder.finish()]);
-  const errors = [await device.popErrorScope(), await device.popErrorScope()];
-  for (const error of errors) if (error) throw new Error(error.message);
-  const all: Uint32Array[] = [];
-  for (const [index, readback] of readbacks.entries()) {
-    await readback.mapAsync(GPUMapMode.READ);
-    const words = new Uint32Array(readback.getMappedRange().slice(0));
+  await executor.submit(program);
+  const whole = ({ buffer }: BufferRange) => ({ buffer, byteOffset: 0, byteLength: byteLengths[buffer] });
+  const found = await executor.read(results.map((range) => placed(whole(range))));
+  executor.unload(program);
+  executor.destroyBuffers(numbers);
+  return found.map((bytes, index) => {
+    const words = new Uint32Array(bytes);
     const { byteOffset, byteLength, buffer } = results[index];
     const [begin, end] = [byteOffset / 4, (byteOffset + byteLength) / 4];
     const stray = words.findIndex((word, at) => (at < begin || at >= end) && word !== fill >>> 0);
     if (stray >= 0) throw new Error(`word ${stray - begin} of buffer ${buffer}, outside of it, was written`);
-    all.push(words.slice(begin, end));
-    readback.destroy();
-  }
-  for (const buffer of buffers) buffer.destroy();
-  return all;
-}
-
-const pipelines = new Map<string, { code: string; pipeline: GPUComputePipeline }>();
-
-function pipelineOf(device: GPUDevice, { key, code, bindings }: Shader): GPUComputePipeline {
-  const known = pipelines.get(key);
-  if (known && known.code !== code) {
-    throw new Error(`shader ${key} has two codes: its key forgets a constant`);
-  }
-  if (known) return known.pipeline;
-  const types = { read: "read-only-storage", write: "storage", uniform: "uniform" } as const;
-  const layout = device.createBindGroupLayout({
-    entries: bindings.map((use, binding) => ({
-      binding,
-      visibility: GPUShaderStage.COMPUTE,
-      buffer: { type: types[use] },
-    })),
+    return words.slice(begin, end);
   });
-  const pipeline = device.createComputePipeline({
-    label: key,
-    layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-    compute: { module: device.createShaderModule({ label: key, code }), entryPoint: "main" },
-  });
-  pipelines.set(key, { code, pipeline });
-  return pipeline;
-}
-
-function encodeCall(
-  device: GPUDevice,
-  encoder: GPUCommandEncoder,
-  { shader, ranges, uniforms, workgroups }: ShaderCall,
-  buffers: readonly GPUBuffer[],
-): void {
-  const pipeline = pipelineOf(device, shader);
-  const rest = [...ranges];
-  const entries = shader.bindings.map((use, binding) => {
-    if (use !== "uniform") {
-      const { buffer, byteOffset, byteLength } = rest.shift()!;
-      return { binding, resource: { buffer: buffers[buffer], offset: byteOffset, size: byteLength } };
-    }
-    const words = new Uint32Array(Math.ceil(uniforms!.length / 4) * 4);
-    words.set(uniforms!);
-    const buffer = device.createBuffer({
-      size: words.byteLength,
-      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-    });
-    device.queue.writeBuffer(buffer, 0, words);
-    return { binding, resource: { buffer } };
-  });
-  const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-  const pass = encoder.beginComputePass();
-  pass.setPipeline(pipeline);
-  pass.setBindGroup(0, group);
-  pass.dispatchWorkgroups(...workgroups);
-  pass.end();
 }
 
 /** What the device holds for an array: tiled matrices transposed. */

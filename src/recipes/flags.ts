@@ -61,8 +61,8 @@ export interface PruningFlags extends PruningOptions {
   readonly begin: number;
   /** Fraction of the run at the last. */
   readonly end: number;
-  /** Refreshes between the two. */
-  readonly refreshes: number;
+  /** Refreshes between the two; default at every step. */
+  readonly refreshes?: number;
 }
 
 /** Throws InputError for values that the modifiers refuse. */

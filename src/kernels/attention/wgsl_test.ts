@@ -2,13 +2,12 @@ import assert from "node:assert/strict";
 import { randomKey, RandomStream } from "../../core/random.ts";
 import { indices, rows, tiled, type ValueType } from "../../graph/graph.ts";
 import type { NumberArray } from "../../graph/operation.ts";
-import type { OpenGpu } from "../../webgpu/adapter.ts";
 import { checkShaders, openDawn } from "../../webgpu/dawn.ts";
 import { operandAt } from "../../webgpu/operands.ts";
 import { normals } from "../conformance.ts";
 import { elementName } from "../operands.ts";
 import { firstBitDifference } from "../run_operation.ts";
-import { runLowering, testGpu } from "../shader_conformance.ts";
+import { runLowering, type TestGpu, testGpu } from "../shader_conformance.ts";
 import type { AttentionAttributes } from "./lowering.ts";
 import { attentionGradientReference, attentionReference } from "./reference.ts";
 import { attentionShaders } from "./wgsl.ts";
@@ -39,7 +38,7 @@ function operandsOf({ heads, headSize, dropout = 0, lengths, spareSequences = 0,
 type Operands = ReturnType<typeof operandsOf>;
 
 /** Context, log-sum-exp and the gradients of q, k and v on the GPU. */
-async function onGpu(gpu: OpenGpu, operands: Operands) {
+async function onGpu(gpu: TestGpu, operands: Operands) {
   const { matrix, attributes, q, k, v, gradContext, offsets, seed } = operands;
   const lists = [indices(offsets.length), seed && indices(2)];
   const forward = await runLowering(gpu, attentionShaders, attributes, [q, k, v, offsets, seed], [
@@ -63,7 +62,7 @@ function reference({ matrix, attributes, q, k, v, gradContext, offsets, seed }: 
 }
 
 /** The GPU of the tests as it is, and as if it were none of software's: each has shaders of its own. */
-async function gpusOf(): Promise<readonly (readonly [kind: string, gpu: OpenGpu])[]> {
+async function gpusOf(): Promise<readonly (readonly [kind: string, gpu: TestGpu])[]> {
   const gpu = await testGpu();
   if (!gpu) return [];
   const as = (isSoftware: boolean) => ({ ...gpu, target: { ...gpu.target, isSoftware } });
@@ -138,7 +137,7 @@ Deno.test("attention's shaders keep NaN and ∞ of a sequence or of padding wher
   for (const [kind, gpu] of await gpusOf()) await t.step(kind, () => keepsSpecials(gpu));
 });
 
-async function keepsSpecials(gpu: OpenGpu): Promise<void> {
+async function keepsSpecials(gpu: TestGpu): Promise<void> {
   // Sequence 1 is the columns 3 to 42: its own blocks, and a neighbour on either side.
   const [columns, first, last] = [64, 3, 42];
   const batch = { heads: 2, headSize: 8, lengths: [3, 40, 9], columns };

@@ -1,10 +1,9 @@
 /** The shaders of the global norm against its reference. */
 import assert from "node:assert/strict";
 import { randomKey, RandomStream } from "../../core/random.ts";
-import type { OpenGpu } from "../../webgpu/adapter.ts";
 import { poison } from "../run_operation.ts";
 import type { BufferRange } from "../shader.ts";
-import { runCalls, testGpu } from "../shader_conformance.ts";
+import { runCalls, type TestGpu, testGpu } from "../shader_conformance.ts";
 import { chunkElements } from "./kernel.ts";
 import { globalNormReference } from "./reference.ts";
 import { globalNormCalls, globalNormPartialBytes } from "./wgsl.ts";
@@ -20,7 +19,7 @@ const wordsBefore = 6;
 
 /** [norm, clip], the same from memory that held other things. */
 async function runShaders(
-  gpu: OpenGpu,
+  gpu: TestGpu,
   ranges: readonly Range[],
   maximumNorm: number,
   scaledBy?: number,

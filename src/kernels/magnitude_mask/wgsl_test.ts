@@ -7,10 +7,9 @@ import { setBit } from "../../pruning/bitset.ts";
 import { magnitude } from "../../pruning/magnitude.ts";
 import { countToPrune, type PrunableMatrix, pruneMasks, zeroPruned } from "../../pruning/method.ts";
 import { type Pattern, weightGroup } from "../../pruning/pattern.ts";
-import type { OpenGpu } from "../../webgpu/adapter.ts";
 import { poison } from "../run_operation.ts";
 import type { BufferRange } from "../shader.ts";
-import { runCalls, testGpu } from "../shader_conformance.ts";
+import { runCalls, type TestGpu, testGpu } from "../shader_conformance.ts";
 import { checkMaskReport, magnitudeMaskCalls, magnitudeMaskScratchBytes } from "./wgsl.ts";
 import { zeroPrunedCalls } from "./wgsl_zero.ts";
 
@@ -29,7 +28,7 @@ const wordsBefore = 2;
 
 /** Renews all masks together, from scratch that held other things. */
 async function selectOnGpu(
-  gpu: OpenGpu,
+  gpu: TestGpu,
   matrices: readonly Masked[],
   pattern: Pattern,
   sparsity: number,
@@ -207,7 +206,7 @@ Deno.test("a NaN changes no mask and is reported as pruneMasks does", async () =
 Deno.test("a count of weights that there are not is refused", () => {
   const range = { buffer: 0, byteOffset: 256, byteLength: 256 };
   const matrices = [{ rows: 2, columns: 3, weights: range, mask: range }];
-  const target = { maxWorkgroupsPerDimension: 65535 } as OpenGpu["target"];
+  const target = { maxWorkgroupsPerDimension: 65535 } as TestGpu["target"];
   for (const prunedCount of [-1, 7, 0.5, NaN]) {
     assert.throws(
       () => magnitudeMaskCalls({ matrices, prunedCount, scratch: range, report: range, target }),

@@ -5,9 +5,8 @@ import { availableMachines, type Machine } from "../../machines/mod.ts";
 import { Arena } from "../../plan/arena.ts";
 import { InlineExecutor, prepare } from "../../plan/executor.ts";
 import { planGraph } from "../../plan/plan.ts";
-import type { OpenGpu } from "../../webgpu/adapter.ts";
 import { poison } from "../run_operation.ts";
-import { runCalls, testGpu } from "../shader_conformance.ts";
+import { runCalls, type TestGpu, testGpu } from "../shader_conformance.ts";
 import { optimizerDefaults, updateRule } from "./optimizers.ts";
 import type {
   AdamSettings,
@@ -165,7 +164,7 @@ async function runKernel(golden: Golden, machine: Machine): Promise<Float32Array
   return arena.float32(weights, 2).slice();
 }
 
-async function runShader(golden: Golden, gpu: OpenGpu): Promise<Float32Array> {
+async function runShader(golden: Golden, gpu: TestGpu): Promise<Float32Array> {
   const { rule } = golden;
   const lengths = [2, ...rule.states.map(() => 2), 2, rule.scalars.length, 2];
   const places = lengths.map((length, buffer) => ({ buffer, byteOffset: 256, byteLength: 4 * length }));
@@ -210,6 +209,13 @@ for (const [name, golden] of Object.entries(table)) {
 
   Deno.test(`${name}: the shaders reproduce PyTorch`, async () => {
     const gpu = await testGpu();
-    if (gpu) checkClose(`${name} on ${gpu.adapter.name}`, await runShader(golden, gpu), golden.weights, 1e-6);
+    if (gpu) {
+      checkClose(
+        `${name} on ${gpu.executor.adapter.name}`,
+        await runShader(golden, gpu),
+        golden.weights,
+        1e-6,
+      );
+    }
   });
 }

@@ -1,9 +1,8 @@
 /** The shaders of all rules against their references: awkward sizes, masks, NaN and ∞. */
 import assert from "node:assert/strict";
 import type { BufferRange } from "../shader.ts";
-import { runCalls, testGpu } from "../shader_conformance.ts";
+import { runCalls, type TestGpu, testGpu } from "../shader_conformance.ts";
 import { poison } from "../run_operation.ts";
-import type { OpenGpu } from "../../webgpu/adapter.ts";
 import { optimizerDefaults, updateRule } from "./optimizers.ts";
 import { buildUpdate, type BuiltUpdate, checkUpdate, claimsOf, rangesOf, rules } from "./update_cases.ts";
 import { updateCalls } from "./wgsl.ts";
@@ -13,7 +12,7 @@ const margin = 256;
 
 /** Weights and states after the step. Ranges are parts of the same buffers, as in training. */
 async function runShaders(
-  gpu: OpenGpu,
+  gpu: TestGpu,
   { rule, masked, parts, gradients, scalars, norm, mask }: BuiltUpdate,
 ): Promise<Float32Array[]> {
   const operands = [...parts, gradients, norm, mask, ...scalars];
@@ -56,7 +55,7 @@ for (const rule of rules) {
       if (!gpu) return;
       for (const each of cases) {
         const built = buildUpdate(rule, each);
-        checkUpdate(built, await runShaders(gpu, built), gpu.adapter.name);
+        checkUpdate(built, await runShaders(gpu, built), gpu.executor.adapter.name);
       }
     });
   }
@@ -65,7 +64,7 @@ for (const rule of rules) {
 Deno.test("a range without the states of the rule gets no call", () => {
   const rule = updateRule(optimizerDefaults("adamw"));
   const range = { buffer: 0, byteOffset: 0, byteLength: 4 };
-  const target = { maxWorkgroupsPerDimension: 65535 } as OpenGpu["target"];
+  const target = { maxWorkgroupsPerDimension: 65535 } as TestGpu["target"];
   assert.throws(
     () =>
       updateCalls({
