@@ -218,3 +218,16 @@ for (const { name } of Deno.readDirSync(recipes)) {
     assert.equal(await printed({ ...settings, recipe: copy }), text);
   });
 }
+
+Deno.test("masks are renewed forty times unless told otherwise, those of movement at every step", async () => {
+  await using folder = await TinyFolder.create();
+  const updatesOf = async (changes: Partial<FinetuneSettings>) => {
+    const modifiers = await modifiersOf(folder.settings({ sparsity: 0.5, ...changes }));
+    return modifiers.flatMap((each) => "updates" in each || "final_sparsity" in each ? [each.updates] : []);
+  };
+  assert.deepEqual(await updatesOf({ pruningMethod: "magnitude" }), [40]);
+  assert.deepEqual(await updatesOf({ pruningMethod: "obert" }), [40]);
+  assert.deepEqual(await updatesOf({ pruningMethod: "movement" }), [undefined]);
+  assert.deepEqual(await updatesOf({ pruningMethod: "soft-movement" }), [undefined]);
+  assert.deepEqual(await updatesOf({ pruningMethod: "movement", pruneRefreshes: 3 }), [3]);
+});

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { finetune, type FinetuneSettings } from "../../mod.ts";
-import { interruptAt, refuses, resumesAt, TinyFolder } from "./tiny_run.ts";
+import { interruptAt, metricsOf, refuses, resumesAt, TinyFolder } from "./tiny_run.ts";
 
 const short = {
   evaluation: undefined,
@@ -96,6 +96,20 @@ Deno.test("dense teaches from the first pruning on: until then nothing is differ
   const soft = await lossesOf(folder, { teacher: "dense", hardness: 1, temperature: 4 });
   assert.deepEqual(soft.slice(0, 6), alone.slice(0, 6));
   assert.notEqual(soft[6], taught[6]);
+});
+
+Deno.test("finetune says when the dense model is asked, and how good it is", async () => {
+  await using folder = await TinyFolder.create();
+  const said: string[] = [];
+  const evaluation = folder.at("eval.tsv");
+  const { out } = await finetune(folder.settings({ ...short, evaluation, teacher: "dense" }), {
+    listener: { message: (text) => said.push(text) },
+  });
+  const [{ accuracy }] = metricsOf(out).filter(({ step }) => step === 6).map(({ metrics }) =>
+    metrics as { accuracy: number }
+  );
+  const wanted = `the dense model of step 6 is asked, and teaches from here: accuracy ${accuracy.toFixed(4)}`;
+  assert.ok(said.includes(wanted), said.join("\n"));
 });
 
 for (const stop of [3, 9]) {
