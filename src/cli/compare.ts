@@ -132,7 +132,9 @@ function describeGrid(
   { name, variants, seeds }: Grid,
   { jobs, threads, out }: { jobs: number; threads: number; out: string },
 ) {
-  return `${name}: ${variants.length} variants, ${seeds.length} seeds, ${jobs} at a time, ` +
+  return `${name}: ${variants.length} variants, ${seeds.length} seed${
+    seeds.length === 1 ? "" : "s"
+  }, ${jobs} at a time, ` +
     `${threads} thread${threads === 1 ? "" : "s"} each; results in ${out}`;
 }
 
