@@ -11,7 +11,7 @@ import { evaluationBatches, largestBatch } from "../data/batches.ts";
 import type { ExampleSet } from "../data/example_set.ts";
 import { optimizerDefaults, updateRule } from "../kernels/optimizer/optimizers.ts";
 import type { Machine } from "../machines/machine.ts";
-import { checkPhases } from "../pruning/phase.ts";
+import { checkPhases, isMovement } from "../pruning/phase.ts";
 import { isPrunable, type LayerSparsity } from "../pruning/sparsity.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
 import { matchParameters } from "./groups.ts";
@@ -210,9 +210,7 @@ export async function makeTrainer(preparation: Preparation): Promise<Trainer<nev
   const held = longest.subarray(0, metaBatchSize(plan));
   const sequences = [plan.capacity.sequences, evaluated.sequences, held.length];
   const tokens = [plan.capacity.tokens, evaluated.tokens, held.reduce((sum, length) => sum + length, 0)];
-  const scores = timeline.pruning.some(({ method }) =>
-    method.name === "movement" || method.name === "soft-movement"
-  );
+  const scores = timeline.pruning.some(({ method }) => isMovement(method));
   return await Trainer.create({
     model,
     machine,

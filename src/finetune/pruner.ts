@@ -6,7 +6,7 @@ import type { BatchLimit } from "../data/batches.ts";
 import type { ExampleSet } from "../data/example_set.ts";
 import { randomKey, RandomStream } from "../core/random.ts";
 import { obertBatchSize } from "../pruning/obert/options.ts";
-import type { PruningPhase } from "../pruning/phase.ts";
+import { isMovement, type PruningPhase } from "../pruning/phase.ts";
 import { matchTargets } from "../pruning/targets.ts";
 import type { ExecutorOptions } from "./fisher_arena.ts";
 import { movementRefresh } from "./movement.ts";
@@ -144,12 +144,6 @@ export class Pruner<Example> {
       return batch;
     });
   }
-}
-
-type Movement = Extract<PruningPhase["method"], { name: "movement" | "soft-movement" }>;
-
-function isMovement(method: PruningPhase["method"]): method is Movement {
-  return method.name === "movement" || method.name === "soft-movement";
 }
 
 /** How far the phase's sparsity has risen, 0 to 1. */

@@ -5,6 +5,7 @@
 import { InputError } from "../core/errors.ts";
 import { pathKind } from "../core/files.ts";
 import type { PruningMethodName, PruningOptions } from "../pruning/options.ts";
+import { isMovement } from "../pruning/phase.ts";
 import { type FlagOptions, modifiersOfFlags, overlay, type PruningFlags } from "../recipes/flags.ts";
 import type { Modifier } from "../recipes/modifiers.ts";
 import { parseRecipe } from "../recipes/parse.ts";
@@ -87,7 +88,6 @@ function pruningOf(settings: FinetuneSettings): PruningFlags {
       `--pruning-method is ${method}: wanted one of ${Object.keys(constantsOf).join(", ")}`,
     );
   }
-  const movesScores = method === "movement" || method === "soft-movement";
   const taken: readonly string[] = constantsOf[method];
   for (const [name, value] of Object.entries(pruningOptions)) {
     if (taken.includes(name)) continue;
@@ -104,7 +104,7 @@ function pruningOf(settings: FinetuneSettings): PruningFlags {
     targets: settings.pruningTargets,
     begin: settings.pruneBegin,
     end: settings.pruneEnd,
-    refreshes: settings.pruneRefreshes ?? (movesScores ? undefined : defaultPruneRefreshes),
+    refreshes: settings.pruneRefreshes ?? (isMovement({ name: method }) ? undefined : defaultPruneRefreshes),
     ...pruningOptions,
   };
 }

@@ -5,6 +5,7 @@
 import { InputError } from "../core/errors.ts";
 import type { PruningScope } from "./method.ts";
 import { checkObert, type ObertOptions } from "./obert/options.ts";
+import type { PruningMethodName } from "./options.ts";
 import { checkFinalSparsity, checkPattern, type Pattern } from "./pattern.ts";
 import type { PruningSchedule } from "./schedule.ts";
 import type { LayerSparsity } from "./sparsity.ts";
@@ -30,6 +31,13 @@ export type PruningMethodSettings =
   }
   /** The weights whose removal raises the loss least, by an empirical Fisher matrix. */
   | ({ readonly name: "obert" } & ObertOptions);
+
+/** Whether a method trains scores. */
+export function isMovement<Method extends { readonly name: PruningMethodName }>(
+  method: Method,
+): method is Extract<Method, { readonly name: "movement" | "soft-movement" }> {
+  return method.name === "movement" || method.name === "soft-movement";
+}
 
 /** What is pruned, how, and when. */
 export interface PruningPhase {

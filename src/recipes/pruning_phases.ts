@@ -5,7 +5,7 @@
 import { movementDefaults } from "../pruning/movement.ts";
 import { checkObert, obertBatchSize, type ObertOptions } from "../pruning/obert/options.ts";
 import { parsePattern } from "../pruning/pattern.ts";
-import type { PruningMethodSettings, PruningPhase } from "../pruning/phase.ts";
+import { isMovement, type PruningMethodSettings, type PruningPhase } from "../pruning/phase.ts";
 import { constantSchedule, type PruningSchedule, pruningSchedule } from "../pruning/schedule.ts";
 import type { LayerSparsity } from "../pruning/sparsity.ts";
 import { allPrunable, matchTargets } from "../pruning/targets.ts";
@@ -158,10 +158,6 @@ function gradualPhases(
   const groups = Map.groupBy(layers, ({ sparsity }) => sparsity);
   if (groups.size === 1) return [phase(layers[0].sparsity, part.targets)];
   return Array.from(groups, ([sparsity, group]) => phase(sparsity, group.map(({ name }) => name)));
-}
-
-function isMovement({ name }: PruningMethodSettings): boolean {
-  return name === "movement" || name === "soft-movement";
 }
 
 /** Scores of movement are trained between refreshes, so that the first has none. */
